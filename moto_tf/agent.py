@@ -1,0 +1,208 @@
+"""The agent: acts, learns from a batch, and reports what it has learned."""
+
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from . import tfutils
+from .behaviors import BEHAVIORS
+from .checkpoint import CheckpointError
+from .world_model import CONTEXT, WorldModel, success_metrics
+
+
+class Agent:
+  """World model and behavior behind policy, train and report.
+
+  All randomness derives from seeds given as arguments, never from a hidden
+  generator, so equal inputs give equal outputs and a run can be resumed.
+
+  Args:
+    config: the run's configuration.
+    obs_space: observation spaces by key.
+    act_space: Box of shape [A] on [-1, 1].
+  """
+
+  def __init__(self, config, obs_space: dict, act_space):
+    self._config = config
+    precision = tfutils.setup(config.precision, config.eager)
+    layers = tfutils.Layers(config.seed, precision)
+    shapes = {k: tuple(v.shape) for k, v in obs_space.items()}
+    self._size = act_space.shape[0]
+    self.model = WorldModel(config, shapes, self._size, layers)
+    self.behavior = BEHAVIORS[config.behavior](
+      config, self.model, self._size, layers
+    )
+    encoder, decoder = self.model.encoder, self.model.decoder
+    self.obs_space = obs_space
+    self.input_keys = [*encoder.cnn_keys, *encoder.mlp_keys]
+    self.obs_keys = sorted(
+      {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
+    )
+    jit = config.jit and not config.eager
+    self._train_model = tf.function(self._model_step, jit_compile=jit)
+    self._train_behavior = tf.function(self._behavior_step, jit_compile=jit)
+    self._policy = tf.function(self._policy_step)
+    self._report = tf.function(self._report_step)
+    self.seconds = {'model': 0.0, 'behavior': 0.0}
+
+  def policy(
+    self,
+    obs: dict[str, np.ndarray],
+    state: dict | None,
+    lanes: tuple[np.ndarray, np.ndarray],
+    mode: str = 'train',
+  ) -> tuple[np.ndarray, dict]:
+    """Actions for N environments; what a lane does depends on it alone.
+
+    Args:
+      obs: observations [N, ...] with is_first [N].
+      state: what the previous call returned, or None.
+      lanes: seed [N] of each lane's episode and its agent step [N].
+      mode: train samples the action, eval takes the distribution's mode.
+
+    Returns:
+      Actions [N, A] within [-1, 1], and the next state.
+    """
+    count = len(obs['is_first'])
+    rssm = self.model.rssm
+    stoch = int(np.prod(rssm.shape))
+    uniform = np.stack(
+      [
+        np.random.default_rng([int(seed), int(step)]).random(
+          stoch + self._size, np.float32
+        )
+        for seed, step in zip(*lanes, strict=True)
+      ]
+    )
+    uniform = np.clip(uniform, 1e-7, 1 - 1e-7)
+    noise = -np.log(-np.log(uniform[:, :stoch]))
+    if state is None:
+      state = {
+        **rssm.initial(count),
+        'action': tf.zeros([count, self._size], tf.float32),
+      }
+    action, state = self._policy(
+      {k: tf.convert_to_tensor(obs[k]) for k in (*self.input_keys, 'is_first')},
+      state,
+      tf.reshape(noise, [count, *rssm.shape]),
+      tf.convert_to_tensor(uniform[:, stoch:]),
+      mode == 'train',
+    )
+    return action.numpy(), state
+
+  def train(self, data: dict[str, np.ndarray], step: int) -> dict[str, float]:
+    """One gradient step of model, actor and critics (Algorithm 1).
+
+    Args:
+      data: batch of Replay.sample, [B, T, ...].
+      step: number of the gradient step; together with the configured seed it
+        fixes all randomness.
+
+    Returns:
+      Scalar metrics by name.
+    """
+    begin = time.perf_counter()
+    data = self._tensors(data)
+    seeds = [tfutils.make_seed(self._config.seed, k, step) for k in (1, 2)]
+    post, metrics = self._train_model(data, tf.convert_to_tensor(seeds[0]))
+    metrics = {k: float(v) for k, v in metrics.items()}
+    middle = time.perf_counter()
+    mets = self._train_behavior(post, data, tf.convert_to_tensor(seeds[1]))
+    metrics.update({k: float(v) for k, v in mets.items()})
+    self.seconds['model'] += middle - begin
+    self.seconds['behavior'] += time.perf_counter() - middle
+    return metrics
+
+  def report(
+    self, data: dict[str, np.ndarray], step: int
+  ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Losses, success prediction and open-loop videos without learning.
+
+    Returns:
+      Scalar metrics, and videos [T, H, W, C] uint8 by key, whose first frames
+      have a green border: there the model saw the image.
+    """
+    seed = tfutils.make_seed(self._config.seed, 3, step)
+    metrics, videos = self._report(
+      self._tensors(data), tf.convert_to_tensor(seed)
+    )
+    metrics = {k: float(v) for k, v in metrics.items()}
+    return metrics, {k: _mark(v.numpy()) for k, v in videos.items()}
+
+  def state(self) -> dict[str, tf.Variable]:
+    """Every variable that learning changes, by name."""
+    return {
+      **self.model.named_variables('model/'),
+      **self.model.optimizer.named_variables('model_opt/'),
+      **self.behavior.state(),
+    }
+
+  def save(self) -> dict[str, np.ndarray]:
+    """Arrays for a checkpoint."""
+    return {k: v.numpy() for k, v in self.state().items()}
+
+  def load(self, arrays: dict[str, np.ndarray]) -> None:
+    """Restores what `save` returned.
+
+    Raises:
+      CheckpointError: names or shapes differ from this agent's.
+    """
+    state = self.state()
+    wrong = sorted(set(state) ^ set(arrays)) or [
+      f'{k} {arrays[k].shape}, expected {tuple(v.shape)}'
+      for k, v in state.items()
+      if arrays[k].shape != tuple(v.shape)
+    ]
+    if wrong:
+      raise CheckpointError(
+        f'The checkpoint does not fit this configuration: {len(wrong)} of '
+        f"{len(state)} arrays differ, such as {wrong[:3]}. Use the logdir's "
+        'own config.yaml, or a new --logdir for other sizes.'
+      )
+    for key, var in state.items():
+      var.assign(arrays[key])
+
+  def _model_step(self, data, seed):
+    return self.model.train(self.model.preprocess(data), seed)
+
+  def _behavior_step(self, post, data, seed):
+    data = {k: v for k, v in data.items() if k not in self.obs_keys}
+    return self.behavior.train(post, self.model.preprocess(data), seed)
+
+  def _policy_step(self, obs, state, noise, uniform, sample):
+    obs = self.model.preprocess(obs)
+    embed = self.model.encoder(obs)
+    state = dict(state)
+    action = state.pop('action')
+    state = self.model.rssm.obs_step(
+      state, action, embed, obs['is_first'], noise
+    )
+    dist = self.behavior.actor(self.model.rssm.get_feat(state))
+    action = dist.sample(uniform) if sample else dist.mode()
+    return action, {**state, 'action': action}
+
+  def _report_step(self, data, seed):
+    loss_seed, video_seed = tfutils.split(seed, 2)
+    data = self.model.preprocess(data)
+    loss, post, metrics = self.model.loss(data, loss_seed)
+    reward = self.model.predict_reward(post['feat'])
+    metrics = {
+      'model_loss': loss,
+      **metrics,
+      **success_metrics(reward, data['reward']),
+    }
+    return metrics, self.model.video(data, video_seed)
+
+  def _tensors(self, data):
+    return {k: tf.convert_to_tensor(v) for k, v in data.items()}
+
+
+def _mark(video, border=2):
+  """To uint8, with a green border on the frames the model has seen."""
+  video = (np.clip(video, 0, 1) * 255).astype(np.uint8)
+  green = np.array([0, 200, 0], np.uint8)[: video.shape[-1]]
+  frames = video[: min(CONTEXT, len(video) - 1)]
+  frames[:, :border] = frames[:, -border:] = green
+  frames[:, :, :border] = frames[:, :, -border:] = green
+  return video

@@ -1,0 +1,227 @@
+"""Checkpoints: named arrays and counters in one file, written atomically."""
+
+import io
+import json
+import os
+import re
+import shutil
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+META = 'meta'
+
+
+class CheckpointError(ValueError):
+  """A checkpoint that cannot be written, found or read."""
+
+
+class _Damaged(CheckpointError):
+  """A file whose content is not what was written."""
+
+
+class Checkpoints:
+  """The checkpoints of one run: `<directory>/ckpt-<step>.npz`."""
+
+  def __init__(self, directory: Path, keep: int):
+    """Creates nothing on disk; `keep` is the number of files kept, >= 1."""
+    if keep < 1:
+      raise ValueError(
+        f'checkpoint_keep is {keep}, expected 1 or more: the newest '
+        'checkpoint is always kept.'
+      )
+    self._directory = Path(directory)
+    self._keep = keep
+
+  def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict) -> Path:
+    """Writes one checkpoint and deletes the oldest beyond `keep`.
+
+    The file appears complete or not at all, also if the machine stops in the
+    middle. Checkpoints of later steps belong to a future that this run has
+    left (it was continued from an older one) and move to `superseded/`.
+
+    Args:
+      step: gradient step, >= 0; the number in the file name.
+      arrays: bool, integer, float or complex arrays of any shape by name.
+      meta: what JSON can hold: nested dicts with string keys, lists, numbers,
+        strings, None. Tuples come back as lists, numpy scalars as numbers.
+
+    Raises:
+      ValueError: an array or a meta value that cannot be stored.
+      CheckpointError: the disk is full or not writable.
+    """
+    if step < 0:
+      raise ValueError(f'Checkpoint step is {step}, expected 0 or more.')
+    entries = _entries(arrays, meta)
+    path = self._directory / f'ckpt-{step:08d}.npz'
+    # One fixed name, so a killed process leaves at most one stray file.
+    partial = self._directory / 'ckpt.npz.tmp'
+    try:
+      self._directory.mkdir(parents=True, exist_ok=True)
+      try:
+        _write(partial, entries)
+        # Before the new file appears: a stop in between must not leave a
+        # superseded checkpoint as the newest one.
+        self._supersede(step)
+        os.replace(partial, path)
+      finally:
+        partial.unlink(missing_ok=True)
+      _sync(self._directory)
+    except OSError as error:
+      raise CheckpointError(self._write_problem(path, error)) from error
+    for old in self.paths()[self._keep :]:
+      old.unlink(missing_ok=True)
+    return path
+
+  def load(
+    self, path: Path | None = None
+  ) -> tuple[dict[str, np.ndarray], dict, Path] | None:
+    """Reads the checkpoint at `path`, or the newest one that is intact.
+
+    A damaged file is named in a warning and the one before it is used.
+
+    Returns:
+      Arrays by name, meta and the file they came from; None if `path` is None
+      and the directory holds no checkpoint.
+
+    Raises:
+      CheckpointError: `path` is missing or damaged, or every file is.
+    """
+    if path is not None:
+      if not Path(path).is_file():
+        found = ', '.join(other.name for other in self.paths()) or 'none'
+        raise CheckpointError(
+          f'No checkpoint {path}. In {self._directory}: {found}.'
+        )
+      return (*_read(Path(path)), Path(path))
+    problems = []
+    for candidate in self.paths():
+      try:
+        arrays, meta = _read(candidate)
+      except _Damaged as error:
+        problems.append(str(error))
+        continue
+      if problems:
+        warnings.warn(
+          ' '.join(problems) + f' Using {candidate.name} instead.',
+          stacklevel=2,
+        )
+      return arrays, meta, candidate
+    if problems:
+      raise CheckpointError(
+        f'No intact checkpoint in {self._directory}. '
+        + ' '.join(problems)
+        + ' Move them away to start again.'
+      )
+    return None
+
+  def paths(self) -> list[Path]:
+    """Checkpoint files, the newest step first."""
+    paths = self._directory.glob('ckpt-*.npz')
+    return sorted((p for p in paths if _step(p) >= 0), key=_step, reverse=True)
+
+  def _supersede(self, step):
+    for path in self.paths():
+      if _step(path) > step:
+        target = self._directory / 'superseded' / path.name
+        target.parent.mkdir(exist_ok=True)
+        os.replace(path, target)
+        print(f'Moved {path} to {target.parent}: the run is now at {step}.')
+
+  def _write_problem(self, path, error):
+    parts = [f'Cannot write checkpoint {path}: {error.strerror or error}.']
+    try:
+      free = shutil.disk_usage(self._directory).free
+      parts.append(f'{free / 2**20:,.0f} MiB are free there.')
+    except OSError:
+      parts.append('The directory is not accessible.')
+    previous = self.paths()
+    if previous:
+      parts.append(f'The previous checkpoint {previous[0].name} is unchanged.')
+    parts.append('Free some space or fix permissions and continue the run.')
+    return ' '.join(parts)
+
+
+def _step(path):
+  match = re.fullmatch(r'ckpt-(\d+)\.npz', path.name)
+  return int(match.group(1)) if match else -1
+
+
+def _entries(arrays, meta):
+  entries = {}
+  for name, value in arrays.items():
+    value = np.asarray(value)
+    if name == META or not name:
+      raise ValueError(
+        f'An array cannot be named {name!r} in a checkpoint; rename it.'
+      )
+    # Other kinds would be pickled, or lose their type: bfloat16 becomes V2.
+    if value.dtype.kind not in 'biufc':
+      raise ValueError(
+        f'Array {name!r} has dtype {value.dtype}, which npz files cannot '
+        'hold; cast it first (bfloat16 to float32 is exact).'
+      )
+    entries[name] = value
+  text = json.dumps(_plain(meta, META))
+  entries[META] = np.frombuffer(text.encode(), np.uint8)
+  return entries
+
+
+def _plain(value, where):
+  """The value as JSON types; names the place that has none."""
+  if isinstance(value, dict):
+    for key in value:
+      if not isinstance(key, str):
+        raise ValueError(f'{where} has the key {key!r}, expected a string.')
+    return {k: _plain(v, f'{where}.{k}') for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(v, f'{where}[{i}]') for i, v in enumerate(value)]
+  if isinstance(value, np.generic):
+    value = value.item()
+  if value is None or isinstance(value, bool | int | float | str):
+    return value
+  raise ValueError(
+    f'{where} is a {type(value).__name__}, expected numbers, strings, lists '
+    'or dicts; arrays belong in `arrays`.'
+  )
+
+
+def _write(path, entries):
+  with open(path, 'wb') as file:
+    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
+      for name, value in entries.items():
+        with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
+          np.lib.format.write_array(entry, value, allow_pickle=False)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _read(path):
+  try:
+    with zipfile.ZipFile(path) as archive:
+      entries = {}
+      for name in archive.namelist():
+        # Reading all of an entry checks its CRC, before anything is parsed.
+        stream = io.BytesIO(archive.read(name))
+        value = np.lib.format.read_array(stream, allow_pickle=False)
+        entries[name.removesuffix('.npy')] = value
+    meta = json.loads(entries.pop(META).tobytes())
+  except PermissionError as error:
+    # Not damaged: going back to an older one would lose work.
+    raise CheckpointError(f'Cannot read checkpoint {path}: {error}.') from error
+  except MemoryError:
+    raise
+  except Exception as error:  # A damaged file can fail anywhere in a parser.
+    raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
+  return entries, meta
+
+
+def _sync(directory):
+  """Makes a rename durable."""
+  handle = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)

@@ -1,0 +1,1 @@
+"""Episode files, scripted demonstrations and tools to look at them."""

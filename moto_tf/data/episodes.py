@@ -1,0 +1,280 @@
+"""Episodes on disk, one compressed npz file per episode.
+
+An episode is a dict of arrays with the same leading length, the number of
+records: one for the reset and one per transition. Record i holds the
+observation, the action that led into it (zeros at the reset), the reward
+received with it, and the flags is_first, is_last, is_terminal (a true end, not
+a time limit) and success (the task was achieved so far in this episode).
+Images are uint8, flags bool, everything else float32.
+"""
+
+import io
+import os
+import pathlib
+import zipfile
+import zlib
+
+import numpy as np
+
+FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
+RESERVED = ('action', 'reward', 'discount', *FLAGS)
+
+_READ_ERRORS = (
+  OSError,
+  ValueError,
+  EOFError,
+  KeyError,
+  RuntimeError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
+
+
+class EpisodeError(ValueError):
+  """An episode or its file is unusable; the message names both."""
+
+
+def save_episode(
+  directory: pathlib.Path, name: str, episode: dict
+) -> pathlib.Path:
+  """Write an episode to '<directory>/<name>-<transitions>.npz', atomically.
+
+  The file appears whole or not at all. Returns its path. Raises EpisodeError
+  for an invalid episode or when the file cannot be written.
+  """
+  directory = pathlib.Path(directory)
+  if not name or name.startswith('.') or pathlib.Path(name).name != name:
+    raise EpisodeError(f'{name!r} cannot be the name of an episode file.')
+  source = f'episode {name!r}'
+  arrays = {key: np.asarray(value) for key, value in episode.items()}
+  _require(arrays, ('action', 'reward', *FLAGS), source)
+  arrays = _standardise(arrays, source)
+  records = _check_lengths(arrays, source)
+  _check_flags(arrays, source)
+  path = directory / f'{name}-{records - 1}.npz'
+  stream = io.BytesIO()
+  np.savez_compressed(stream, **arrays)
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, stream.getvalue())
+  except OSError as error:
+    raise EpisodeError(f'{path}: cannot be written: {error}') from error
+  return path
+
+
+def write_atomic(path: pathlib.Path, data: bytes):
+  """Write a file that appears whole or not at all, even on a power failure."""
+  path = pathlib.Path(path)
+  partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
+  try:
+    with open(partial, 'wb') as stream:
+      stream.write(data)
+      stream.flush()
+      os.fsync(stream.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+  handle = os.open(path.parent, os.O_RDONLY)
+  try:
+    os.fsync(handle)
+  finally:
+    os.close(handle)
+
+
+def load_episode(
+  path: pathlib.Path, spaces: dict | None = None, act_space=None
+) -> dict:
+  """Read and check one episode file.
+
+  With spaces (name to Box) the observations must be present with these shapes
+  and dtypes, and all other observations are left out; without, all are kept.
+  With act_space the actions must fit into it. Missing flags are derived:
+  is_terminal from discount == 0, success as never. Raises EpisodeError naming
+  the file and the problem.
+  """
+  path = pathlib.Path(path)
+  arrays = _read_arrays(path, spaces)
+  _require(arrays, ('action', 'reward'), path)
+  episode = _standardise(arrays, path)
+  records = _check_lengths(episode, path)
+  discount = episode.pop('discount', None)
+  for key in FLAGS:
+    if key not in episode:
+      episode[key] = np.zeros(records, bool)
+      if key == 'is_terminal' and discount is not None:
+        episode[key] = discount == 0
+  episode['is_first'][0] = True
+  episode['is_last'][-1] = True
+  episode['success'] = np.maximum.accumulate(episode['success'])
+  _check_flags(episode, path)
+  if act_space is not None:
+    _check_actions(episode, act_space, path)
+  if spaces is not None:
+    _check_observations(episode, spaces, path)
+  return episode
+
+
+def find_episodes(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Paths of the episode files directly in a directory, sorted by name.
+
+  Raises EpisodeError when there is no such directory.
+  """
+  directory = pathlib.Path(directory)
+  if not directory.is_dir():
+    raise EpisodeError(f'{directory}: there is no such directory.')
+  paths = directory.glob('*.npz')
+  return sorted(path for path in paths if not path.name.startswith('.'))
+
+
+def episode_length(path: pathlib.Path) -> int:
+  """Transitions in an episode file, from the header of its rewards.
+
+  Only the header is read; names of other people's files may end in any number.
+  Raises EpisodeError when the file is unreadable.
+  """
+  try:
+    with zipfile.ZipFile(path) as archive, archive.open('reward.npy') as stream:
+      version = np.lib.format.read_magic(stream)
+      read = np.lib.format.read_array_header_1_0
+      if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+      shape = read(stream)[0]
+      return shape[0] - 1
+  except (*_READ_ERRORS, IndexError) as error:
+    raise EpisodeError(f'{path}: unreadable: {error}') from error
+
+
+def episode_return(episode: dict) -> float:
+  """Sum of the rewards."""
+  return float(np.sum(episode['reward'], dtype=np.float64))
+
+
+def episode_success(episode: dict, threshold: float = 0.0) -> bool:
+  """Whether an episode succeeded.
+
+  Threshold 0: it is marked successful. Above 0: its largest reward reaches the
+  threshold.
+  """
+  if threshold > 0:
+    return bool(np.max(episode['reward']) >= threshold)
+  return bool(np.any(episode['success']))
+
+
+def _read_arrays(path, spaces):
+  """Arrays of a file: those in use given the spaces, or all but log_*."""
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      keys = [key for key in file.files if not key.startswith('log_')]
+      if spaces is not None:
+        keys = [key for key in keys if key in spaces or key in RESERVED]
+      return {key: file[key] for key in keys}
+  except (*_READ_ERRORS, AttributeError, TypeError) as error:
+    if isinstance(error, FileNotFoundError):
+      raise EpisodeError(f'{path}: there is no such file.') from error
+    if 'allow_pickle' in str(error):
+      error = 'it is no npz archive of plain arrays; pickles are not loaded'
+      raise EpisodeError(f'{path}: unreadable: {error}.') from None
+    raise EpisodeError(
+      f'{path}: unreadable, damaged or cut short: {error}'
+    ) from error
+
+
+def _require(arrays, keys, source):
+  for key in keys:
+    if key not in arrays:
+      names = ', '.join(sorted(arrays)) or 'nothing'
+      raise EpisodeError(f'{source}: key {key!r} is missing, found {names}.')
+
+
+def _standardise(arrays, source):
+  """Arrays in the dtypes of an episode, with finite values."""
+  result = {}
+  for key, value in arrays.items():
+    if value.dtype.kind not in 'biuf':
+      raise EpisodeError(
+        f'{source}: key {key!r} has dtype {value.dtype}, expected numbers.'
+      )
+    if value.dtype != np.uint8 or key in RESERVED:
+      with np.errstate(over='ignore'):
+        value = value.astype(np.float32)
+      if not np.isfinite(value).all():
+        index = int(np.argwhere(~np.isfinite(value))[0, 0])
+        raise EpisodeError(
+          f'{source}: key {key!r} is not finite at record {index}.'
+        )
+    result[key] = value.astype(bool) if key in FLAGS else value
+  return result
+
+
+def _check_lengths(arrays, source):
+  """Return the number of records, the same for all keys, at least two."""
+  if arrays['reward'].ndim != 1 or arrays['action'].ndim != 2:
+    raise EpisodeError(
+      f'{source}: reward has shape {arrays["reward"].shape} and action '
+      f'{arrays["action"].shape}, expected (records,) and (records, actions).'
+    )
+  records = len(arrays['reward'])
+  if records < 2:
+    raise EpisodeError(
+      f'{source}: {records} record(s), expected at least 2: the reset and one '
+      'transition.'
+    )
+  for key, value in arrays.items():
+    if value.shape[:1] != (records,):
+      raise EpisodeError(
+        f'{source}: key {key!r} has shape {value.shape}, expected a leading '
+        f'length of {records} as in reward.'
+      )
+    if key in (*FLAGS, 'discount') and value.ndim != 1:
+      raise EpisodeError(
+        f'{source}: key {key!r} has shape {value.shape}, expected ({records},).'
+      )
+  return records
+
+
+def _check_flags(episode, source):
+  """Check that this is one episode whose actions lead into its records."""
+  records = len(episode['reward'])
+  for key, allowed in (('is_first', 0), ('is_last', -1), ('is_terminal', -1)):
+    marked = np.flatnonzero(episode.get(key, ()))
+    wrong = [int(i) for i in marked if i != allowed % records]
+    if wrong:
+      raise EpisodeError(
+        f'{source}: {key} is set at record {wrong[0]} of {records}, expected '
+        f'only at record {allowed % records}; store one episode per file.'
+      )
+  if episode['action'][0].any():
+    raise EpisodeError(
+      f'{source}: action[0] is not zero. action[i] must be the action that led '
+      'into record i, zeros at the reset; shift the actions by one record.'
+    )
+
+
+def _check_actions(episode, act_space, source):
+  action = episode['action']
+  if action.shape[1:] != act_space.shape:
+    raise EpisodeError(
+      f'{source}: action has shape {action.shape[1:]} per record, expected '
+      f'{act_space.shape} of the environment.'
+    )
+  clipped = np.clip(action, act_space.low, act_space.high)
+  if np.abs(clipped - action).max() > 1e-3:
+    raise EpisodeError(
+      f'{source}: actions span {action.min():.3g} to {action.max():.3g}, '
+      f'expected {act_space.low.min():.3g} to {act_space.high.max():.3g}; '
+      'rescale them.'
+    )
+  episode['action'] = clipped.astype(np.float32)
+
+
+def _check_observations(episode, spaces, source):
+  _require(episode, spaces, source)
+  for key, space in spaces.items():
+    value = episode[key]
+    expected = np.dtype(np.uint8 if space.dtype == np.uint8 else np.float32)
+    if value.shape[1:] != space.shape or value.dtype != expected:
+      raise EpisodeError(
+        f'{source}: observation {key!r} has shape {value.shape[1:]} and dtype '
+        f'{value.dtype} per record, expected {space.shape} and {expected} of '
+        'the environment.'
+      )

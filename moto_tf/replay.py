@@ -1,0 +1,511 @@
+"""Replay of offline and online episodes, sampled as windows of records.
+
+A batch is a pure function of the seed, the step and the episodes held, so a
+continued run draws the batches that an uninterrupted one would have drawn.
+"""
+
+import collections
+import concurrent.futures
+import os
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+
+from moto_tf.data import episodes as files
+
+KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
+THREADS = 4
+CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
+
+
+class ReplayError(ValueError):
+  """The replay cannot do what was asked; the message says what to change."""
+
+
+class _Episode(NamedTuple):
+  arrays: dict
+  success: bool
+
+  @property
+  def records(self):
+    return len(self.arrays['reward'])
+
+
+class _Pool:
+  """Episodes to draw from; never changed, so threads can share it."""
+
+  def __init__(self, episodes):
+    self.episodes = tuple(episodes)
+    self.ends = np.cumsum([e.records for e in self.episodes], dtype=np.int64)
+    self.records = int(self.ends[-1]) if self.episodes else 0
+    self.transitions = self.records - len(self.episodes)
+
+  def window(self, rng, length):
+    """Yields (episode, first record, position, size) to fill a window.
+
+    The first record is uniform over all records. After the last record of an
+    episode comes the first one of an episode uniform over episodes. Records of
+    this renewal chain are uniform at every position of the window: record 0 of
+    each episode is entered with probability (episodes / records) / episodes.
+    """
+    record = int(rng.integers(self.records))
+    index = int(np.searchsorted(self.ends, record, 'right'))
+    start = record - (int(self.ends[index - 1]) if index else 0)
+    position = 0
+    while position < length:
+      episode = self.episodes[index]
+      size = min(episode.records - start, length - position)
+      yield episode, start, position, size
+      position += size
+      if position < length:
+        index, start = int(rng.integers(len(self.episodes))), 0
+
+
+class _Contents(NamedTuple):
+  """What a batch is drawn from; replaced as a whole by `Replay.add`."""
+
+  version: int
+  offline: _Pool
+  online: _Pool
+  both: _Pool
+
+
+class Replay:
+  """Offline episodes (read only) and online episodes (kept as files)."""
+
+  def __init__(
+    self,
+    offline: Path | None,
+    online: Path | None,
+    obs_space: dict[str, gymnasium.spaces.Box],
+    act_space: gymnasium.spaces.Box,
+    *,
+    batch: int,
+    length: int,
+    capacity: int,
+    offline_share: float,
+    seed: int,
+    bc_threshold: float,
+    keep: list[str] | None = None,
+  ):
+    """Loads the episodes in both directories.
+
+    Unusable files are named in a warning and stay where they are. Beyond the
+    capacity, the first offline and the newest online episodes are held, at
+    least one of each.
+
+    Args:
+      offline: directory of demonstrations, which must hold some, or None.
+      online: directory of collected episodes, created by the first `add`, or
+        None if there will be no `add`.
+      obs_space: observations to hold; others in the files are not read.
+      act_space: what actions must fit into.
+      batch: windows per batch.
+      length: records per window.
+      capacity: transitions held in memory.
+      offline_share: share of windows drawn from offline episodes, 0 to 1; -1
+        draws from all records alike.
+      seed: of the batches, 0 or more.
+      bc_threshold: as in `episode_success`.
+      keep: names of the online episodes to load, in order, as returned by
+        `online_names` for a checkpoint. Later ones move to `superseded/`. By
+        default all are loaded, in the order of their names.
+
+    Raises:
+      ReplayError: an argument is out of range, or `offline` has no episode
+        that can be used.
+    """
+    for name, value in dict(
+      batch=batch, length=length, capacity=capacity
+    ).items():
+      if value < 1:
+        raise ReplayError(f'replay.{name} is {value}, expected 1 or more.')
+    if offline_share != -1 and not 0 <= offline_share <= 1:
+      raise ReplayError(
+        f'replay.offline_share is {offline_share}, expected 0 to 1, or -1 for '
+        'uniform sampling.'
+      )
+    if not 0 <= seed < 2**64:
+      raise ReplayError(f'The replay seed is {seed}, expected 0 to 2^64 - 1.')
+    self._online = Path(online) if online else None
+    self._act_space = act_space
+    self._obs_space = dict(obs_space)
+    self._batch = batch
+    self._length = length
+    self._capacity = capacity
+    self._offline_share = offline_share
+    self._seed = seed
+    self._bc_threshold = bc_threshold
+    if offline and online and Path(offline).resolve() == self._online.resolve():
+      raise ReplayError(
+        f'{offline} is given for offline and for online episodes; use a '
+        'directory of its own for each.'
+      )
+    offline_pool = _Pool(self._load_offline(Path(offline)) if offline else ())
+    paths = self._online_paths(keep)
+    self._names = [path.stem for path in paths]
+    # The newest come first, so that the oldest are those without room.
+    room = capacity - offline_pool.transitions
+    loaded, _ = self._load(paths[::-1], room)
+    self._contents = self._combine(0, offline_pool, loaded[::-1])
+    print(self._summary())
+
+  @property
+  def version(self) -> int:
+    """Grows with every change of the episodes held."""
+    return self._contents.version
+
+  def online_names(self) -> list[str]:
+    """Names of all online episodes on disk, in the order of addition.
+
+    Includes those that no longer fit into memory.
+    """
+    return list(self._names)
+
+  def stats(self) -> dict[str, int]:
+    """Counts of what is held in memory."""
+    offline, online, both = self._contents[1:]
+    return {
+      'episodes': len(both.episodes),
+      'transitions': both.transitions,
+      'offline_episodes': len(offline.episodes),
+      'offline_transitions': offline.transitions,
+      'online_episodes': len(online.episodes),
+      'online_transitions': online.transitions,
+      'successes': sum(e.success for e in both.episodes),
+    }
+
+  def add(self, episode: dict[str, np.ndarray], name: str) -> Path:
+    """Writes an online episode to disk, then holds it in memory.
+
+    The oldest online episodes leave memory beyond the capacity; their files
+    stay. The newest is always held.
+
+    Returns:
+      The file, `<name>-<transitions>.npz`.
+
+    Raises:
+      ReplayError: there is no online directory, or the name is taken.
+      EpisodeError: the episode does not fit the spaces, or cannot be written.
+        The replay is then unchanged.
+    """
+    if self._online is None:
+      raise ReplayError('This replay has no online directory to add to.')
+    path = self._online / f'{name}-{len(episode.get("reward", ())) - 1}.npz'
+    if path.exists():
+      raise ReplayError(f'{path} exists already; give the episode a new name.')
+    path = files.save_episode(self._online, name, episode)
+    try:
+      # From the file, so that memory holds what a continued run will load.
+      loaded = self._read(path)
+    except files.EpisodeError:
+      path.unlink(missing_ok=True)
+      raise
+    self._names.append(path.stem)
+    version, offline, online, _ = self._contents
+    online = collections.deque((*online.episodes, loaded))
+    excess = offline.transitions - self._capacity
+    excess += sum(e.records - 1 for e in online)
+    while excess > 0 and len(online) > 1:
+      excess -= online.popleft().records - 1
+    self._contents = self._combine(version + 1, offline, online)
+    return path
+
+  def sample(self, step: int) -> dict[str, np.ndarray]:
+    """Draws the batch of a gradient step.
+
+    The same seed, step and episodes give the same batch in any process.
+
+    Args:
+      step: gradient step, 0 or more.
+
+    Returns:
+      Arrays [batch, length, ...] in new memory: the observations, action,
+      reward, is_first, is_last, is_terminal, and success, 1.0 for the records
+      of successful episodes. is_first marks the start of a window and of each
+      episode inside; at the start of a window, action and reward are those on
+      record.
+
+    Raises:
+      ReplayError: there are no episodes.
+    """
+    contents = self._contents
+    if not contents.both.episodes:
+      raise ReplayError(
+        'There are no episodes to train on. Record demonstrations with '
+        'scripts/collect.py and pass their directory as offline_data, or set '
+        'prefill_episodes.'
+      )
+    if step < 0:
+      raise ReplayError(f'The step is {step}, expected 0 or more.')
+    key = np.array([self._seed, step], np.uint64)
+    rng = np.random.Generator(np.random.Philox(key=key))
+    shape = (self._batch, self._length)
+    example = contents.both.episodes[0].arrays
+    batch = {
+      key: np.empty(shape + value.shape[1:], value.dtype)
+      for key, value in example.items()
+    }
+    success = np.empty(shape, np.float32)
+    for lane, pool in enumerate(self._lanes(contents)):
+      for episode, start, position, size in pool.window(rng, self._length):
+        target = slice(position, position + size)
+        for key, value in episode.arrays.items():
+          batch[key][lane, target] = value[start : start + size]
+        success[lane, target] = episode.success
+    batch['is_first'][:, 0] = True
+    batch['success'] = success
+    return batch
+
+  def _lanes(self, contents):
+    """The pool of each window of a batch."""
+    _, offline, online, both = contents
+    if self._offline_share < 0 or not offline.episodes or not online.episodes:
+      return [both] * self._batch
+    count = round(self._offline_share * self._batch)
+    return [offline] * count + [online] * (self._batch - count)
+
+  def _combine(self, version, offline, online):
+    online = _Pool(online)
+    both = _Pool(offline.episodes + online.episodes)
+    return _Contents(version, offline, online, both)
+
+  def _load_offline(self, directory):
+    paths = files.find_episodes(directory) if directory.is_dir() else []
+    loaded, full = self._load(paths, self._capacity)
+    if not loaded:
+      problem = (
+        f'{directory} has {len(paths)} episode files (*.npz) and none can be '
+        'used'
+      )
+      if not directory.is_dir():
+        problem = f'There is no directory {directory}'
+      raise ReplayError(
+        f'{problem}. Record demonstrations with scripts/collect.py, or set '
+        'offline_data to a directory that has some.'
+      )
+    if full:
+      warnings.warn(
+        f'Only the first {len(loaded)} of {len(paths)} episodes in {directory} '
+        f'fit into replay.capacity = {self._capacity} transitions, which '
+        'leaves room for one online episode. Raise replay.capacity.',
+        stacklevel=3,
+      )
+    return loaded
+
+  def _online_paths(self, keep):
+    """Online episode files in order, after moving away those not to keep."""
+    paths = []
+    if self._online and self._online.is_dir():
+      paths = files.find_episodes(self._online)
+    if keep is None:
+      return paths
+    known = {path.stem: path for path in paths}
+    names = dict.fromkeys(keep)
+    moved = [path for path in paths if path.stem not in names]
+    if moved:
+      target = self._online / 'superseded'
+      try:
+        _move(moved, target)
+      except OSError as error:
+        raise ReplayError(
+          'The online episodes from after the checkpoint cannot move to '
+          f'{target}: {error}.'
+        ) from error
+      print(
+        f'Moved {len(moved)} online episodes from after the checkpoint to '
+        f'{target}, {moved[0].stem} to {moved[-1].stem}.'
+      )
+    missing = [name for name in names if name not in known]
+    if missing:
+      warnings.warn(
+        f'{len(missing)} of {len(names)} online episodes of the checkpoint are '
+        f'not in {self._online}: {_shorten(missing)}. Training goes on '
+        'without them.',
+        stacklevel=3,
+      )
+    return [known[name] for name in names if name in known]
+
+  def _load(self, paths, room):
+    """Loads files in order until `room` transitions are used.
+
+    The first is always loaded. Sizes come from file headers, so that no
+    episode is read in vain.
+
+    Returns:
+      The episodes, and whether some were left out for want of room.
+    """
+    episodes, problems, full = [], [], False
+    shown = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
+      for first in range(0, len(paths), CHUNK):
+        chosen = []
+        chunk = paths[first : first + CHUNK]
+        lengths = threads.map(_attempt(files.episode_length), chunk)
+        for path, length in zip(chunk, lengths, strict=True):
+          if isinstance(length, files.EpisodeError):
+            problems.append(length)
+            continue
+          full = length > room and bool(episodes or chosen)
+          if full:
+            break
+          chosen.append(path)
+          room -= length
+        for episode in threads.map(_attempt(self._read), chosen):
+          if isinstance(episode, files.EpisodeError):
+            problems.append(episode)
+          else:
+            episodes.append(episode)
+        if full:
+          break
+        if time.monotonic() - shown > 5:
+          shown = time.monotonic()
+          print(f'Loaded {first + len(chunk):,} of {len(paths):,} episodes.')
+    if problems:
+      warnings.warn(
+        f'{len(problems)} of {len(paths)} episode files are skipped and left '
+        f'in place. {_shorten(problems)}',
+        stacklevel=4,
+      )
+    return episodes, full
+
+  def _read(self, path):
+    episode = files.load_episode(path, self._obs_space, self._act_space)
+    arrays = {
+      key: np.ascontiguousarray(episode[key])
+      for key in (*self._obs_space, *KEYS)
+    }
+    success = files.episode_success(episode, self._bc_threshold)
+    return _Episode(arrays, success)
+
+  def _summary(self):
+    _, offline, online, both = self._contents
+    size = sum(v.nbytes for e in both.episodes for v in e.arrays.values())
+    parts = []
+    for name, pool in (('offline', offline), ('online', online)):
+      successes = sum(e.success for e in pool.episodes)
+      parts.append(
+        f'{len(pool.episodes):,} {name} episodes ({pool.transitions:,} '
+        f'transitions, {successes:,} successful)'
+      )
+    rest = len(self._names) - len(online.episodes)
+    parts += [f'{rest:,} online on disk only'] if rest else []
+    return f'Replay: {", ".join(parts)}, {size / 2**20:,.0f} MiB.'
+
+
+class Prefetcher:
+  """Prepares the batches of the next steps in a background thread."""
+
+  def __init__(self, replay: Replay, depth: int):
+    """Keeps up to `depth` batches ready; 0 samples when asked, no thread.
+
+    Attributes:
+      wait: seconds spent in `get` so far.
+    """
+    if depth < 0:
+      raise ReplayError(f'replay.prefetch is {depth}, expected 0 or more.')
+    self.wait = 0.0
+    self._replay = replay
+    self._depth = depth
+    self._first = None  # The next step expected; unknown before the first.
+    self._ready = {}  # Step to (version, batch or exception).
+    self._closed = False
+    self._change = threading.Condition()
+    self._thread = None
+    if depth:
+      self._thread = threading.Thread(target=self._work, daemon=True)
+      self._thread.start()
+
+  def get(self, step: int) -> dict[str, np.ndarray]:
+    """Returns exactly `replay.sample(step)`; raises what that raises."""
+    begin = time.perf_counter()
+    try:
+      return self._get(step) if self._depth else self._replay.sample(step)
+    finally:
+      self.wait += time.perf_counter() - begin
+
+  def close(self):
+    """Stops the thread; `get` cannot be called any more."""
+    with self._change:
+      self._closed = True
+      self._ready.clear()
+      self._change.notify_all()
+    if self._thread:
+      self._thread.join()
+
+  def _get(self, step):
+    with self._change:
+      self._first = step
+      self._change.notify_all()
+      self._change.wait_for(lambda: self._closed or self._has(step))
+      if self._closed:
+        raise ReplayError('The prefetcher is closed.')
+      _, result = self._ready.pop(step)
+      self._first = step + 1
+      self._change.notify_all()
+    if isinstance(result, Exception):
+      raise result
+    return result
+
+  def _has(self, step):
+    entry = self._ready.get(step)
+    return entry is not None and entry[0] == self._replay.version
+
+  def _due(self):
+    """The first step to prepare, None if all are ready or none is known."""
+    if self._first is None:
+      return None
+    ahead = range(self._first, self._first + self._depth)
+    self._ready = {s: v for s, v in self._ready.items() if s in ahead}
+    return next((step for step in ahead if not self._has(step)), None)
+
+  def _work(self):
+    while True:
+      with self._change:
+        self._change.wait_for(lambda: self._closed or self._due() is not None)
+        if self._closed:
+          return
+        step = self._due()
+      version = self._replay.version
+      try:
+        result = self._replay.sample(step)
+      except Exception as error:
+        result = error
+      with self._change:
+        # A version between the two could have made the batch.
+        if version == self._replay.version:
+          self._ready[step] = version, result
+        self._change.notify_all()
+
+
+def _attempt(function):
+  """The function, returning an EpisodeError instead of raising it."""
+
+  def attempt(path):
+    try:
+      return function(path)
+    except files.EpisodeError as error:
+      return error
+
+  return attempt
+
+
+def _move(paths, directory):
+  """Moves files without replacing any that are there."""
+  directory.mkdir(exist_ok=True)
+  for path in paths:
+    target, count = directory / path.name, 1
+    while target.exists():
+      count += 1
+      target = directory / f'{path.stem}.{count}.npz'
+    os.replace(path, target)
+
+
+def _shorten(items):
+  rest = f' and {len(items) - 5} more' if len(items) > 5 else ''
+  return ', '.join(str(item) for item in items[:5]) + rest

@@ -1,0 +1,245 @@
+"""Recurrent state-space model with an ensemble of priors (Eq. 1)."""
+
+import tensorflow as tf
+
+from . import dists
+from .nets import StackedMLP, layer_norm
+from .tfutils import ACTIVATIONS, Layers, Module, gumbel
+
+
+class EnsembleRSSM(Module):
+  """DreamerV2's discrete RSSM whose prior p_i(z | h) has M heads.
+
+  A state is a dict of deter h [..., D], stoch z [..., S, C] (one-hot) and
+  logit [..., S, C]. Input layer, GRU and posterior are shared; only the prior
+  is an ensemble (paper section 3).
+
+      z[t-1] --\\
+      h[t-1] ---> GRU --> h[t] --> p_i(z[t] | h[t])            prior, i = i[t]
+      a[t-1] --/           \\----> q(z[t] | h[t], x[t])         posterior
+
+  action[t] of a batch is the action that led into image[t], that is a[t-1].
+  """
+
+  def __init__(self, layers: Layers, embed: int, action: int, config):
+    self.ensemble = config.ensemble
+    self.shape = [config.stoch, config.discrete]
+    self.deter = config.deter
+    self.feat = config.deter + config.stoch * config.discrete
+    self._act = ACTIVATIONS[config.act]
+    self._norm = config.norm
+    self._dtype = layers.dtype
+    stoch = config.stoch * config.discrete
+    hidden, deter = config.hidden, config.deter
+    w = layers.weight
+    self.inp_kernel = w('inp_kernel', [stoch + action, hidden])
+    self.inp_bias = w('inp_bias', [hidden], 0.0)
+    self.gru_kernel = w('gru_kernel', [hidden + deter, 3 * deter])
+    self.gru_gain = w('gru_gain', [3 * deter], 1.0)
+    self.gru_bias = w('gru_bias', [3 * deter], 0.0)
+    self.post_kernel = w('post_kernel', [deter + embed, hidden])
+    self.post_bias = w('post_bias', [hidden], 0.0)
+    self.out_kernel = w('out_kernel', [hidden, stoch])
+    self.out_bias = w('out_bias', [stoch], 0.0)
+    if config.norm == 'layer':
+      self.inp_gain = w('inp_gain', [hidden], 1.0)
+      self.post_gain = w('post_gain', [hidden], 1.0)
+    self.prior = StackedMLP(
+      layers, self.ensemble, deter, [hidden], stoch, config.act, config.norm
+    )
+
+  def initial(self, batch: int) -> dict[str, tf.Tensor]:
+    return {
+      'deter': tf.zeros([batch, self.deter], self._dtype),
+      'stoch': tf.zeros([batch, *self.shape], self._dtype),
+      'logit': tf.zeros([batch, *self.shape]),
+    }
+
+  def get_feat(self, state: dict[str, tf.Tensor]) -> tf.Tensor:
+    """State s = [z, h] as one vector [..., S * C + D]."""
+    stoch = state['stoch']
+    flat = tf.reshape(stoch, [*stoch.shape[:-2].as_list(), -1])
+    flat.set_shape([*stoch.shape[:-2], self.feat - self.deter])
+    return tf.concat([flat, state['deter']], -1)
+
+  def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
+    """One prior index per time step, uniform and independent: [steps]."""
+    return tf.random.stateless_uniform(
+      [steps], seed, 0, self.ensemble, tf.int32
+    )
+
+  def observe(
+    self,
+    embed: tf.Tensor,
+    action: tf.Tensor,
+    is_first: tf.Tensor,
+    seed: tf.Tensor,
+  ) -> dict[str, tf.Tensor]:
+    """Posterior states of a batch of sequences.
+
+    Args:
+      embed: [B, T, E] of image[t].
+      action: [B, T, A]; action[t] led into image[t].
+      is_first: [B, T]; there the state starts anew and action is ignored.
+      seed: [2].
+
+    Returns:
+      State of shape [B, T, ...].
+    """
+    batch, steps = action.shape[:2]
+    kernels = self._kernels()
+    noise = gumbel([steps, batch, *self.shape], seed)
+    keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
+    # The shares of action and image are the same for the whole sequence at
+    # once, so only what depends on the state stays in the loop.
+    action = self._action_share(_swap(action) * keep, kernels)
+    embed = tf.matmul(_swap(tf.cast(embed, self._dtype)), kernels['post_embed'])
+    state = self.initial(batch)
+    stoch, deter = state['stoch'], state['deter']
+    states = []
+    for t in range(steps):
+      stoch, deter = stoch * keep[t, ..., None], deter * keep[t]
+      deter = self._gru(stoch, deter, action[t], kernels)
+      logit = self._posterior(deter, embed[t], kernels)
+      stoch = tf.cast(dists.OneHot(logit).sample(noise[t]), self._dtype)
+      states.append({'deter': deter, 'stoch': stoch, 'logit': logit})
+    return {
+      k: _swap(tf.stack([s[k] for s in states]))
+      for k in ('deter', 'stoch', 'logit')
+    }
+
+  def obs_step(
+    self,
+    state: dict[str, tf.Tensor],
+    action: tf.Tensor,
+    embed: tf.Tensor,
+    is_first: tf.Tensor,
+    noise: tf.Tensor,
+  ) -> dict[str, tf.Tensor]:
+    """One posterior step for acting; needs no prior head.
+
+    Args:
+      state: previous state of shape [B, ...].
+      action: [B, A], taken in that state.
+      embed: [B, E] of the image it led to.
+      is_first: [B].
+      noise: [B, S, C], Gumbel.
+    """
+    kernels = self._kernels()
+    keep = 1 - tf.cast(is_first, self._dtype)[:, None]
+    deter = self._gru(
+      state['stoch'] * keep[..., None],
+      state['deter'] * keep,
+      self._action_share(tf.cast(action, self._dtype) * keep, kernels),
+      kernels,
+    )
+    embed = tf.matmul(tf.cast(embed, self._dtype), kernels['post_embed'])
+    logit = self._posterior(deter, embed, kernels)
+    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
+    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+
+  def img_step(
+    self,
+    state: dict[str, tf.Tensor],
+    action: tf.Tensor,
+    member: tf.Tensor,
+    noise: tf.Tensor,
+  ) -> dict[str, tf.Tensor]:
+    """One prior step: z' ~ p_member(. | h'), the dynamics of Eq. 4.
+
+    Args:
+      state: state of shape [B, ...].
+      action: [B, A], taken in it.
+      member: scalar index of the prior head.
+      noise: [B, S, C], Gumbel.
+    """
+    kernels = self._kernels()
+    share = self._action_share(tf.cast(action, self._dtype), kernels)
+    deter = self._gru(state['stoch'], state['deter'], share, kernels)
+    logit = self.prior_one(deter[None], member[None])[0]
+    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
+    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+
+  def prior_one(self, deter: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
+    """Logits of one head per time step: [T, B, D], [T] to [T, B, S, C]."""
+    return self._to_logit(self.prior.select(deter, members))
+
+  def prior_all(self, deter: tf.Tensor) -> tf.Tensor:
+    """Logits of all heads: [..., D] to [M, ..., S, C]."""
+    return self._to_logit(self.prior(deter))
+
+  def _to_logit(self, x):
+    return tf.reshape(
+      tf.cast(x, tf.float32), [*x.shape[:-1].as_list(), *self.shape]
+    )
+
+  def _kernels(self):
+    """Weights in the compute precision, split by what they multiply."""
+    stoch = self.feat - self.deter
+    cast = {
+      k: tf.cast(v, self._dtype)
+      for k, v in vars(self).items()
+      if isinstance(v, tf.Variable)
+    }
+    cast['inp_stoch'] = cast['inp_kernel'][:stoch]
+    cast['inp_action'] = cast['inp_kernel'][stoch:]
+    cast['post_deter'] = cast['post_kernel'][: self.deter]
+    cast['post_embed'] = cast['post_kernel'][self.deter :]
+    return cast
+
+  def _action_share(self, action, kernels):
+    return tf.matmul(action, kernels['inp_action'])
+
+  def _gru(self, stoch, deter, action, kernels):
+    """h' = GRU(h, [z, a]), with layer norm and update bias -1 (DreamerV2)."""
+    flat = tf.reshape(stoch, [stoch.shape[0], -1])
+    x = self._hidden(
+      tf.matmul(flat, kernels['inp_stoch']) + action, 'inp', kernels
+    )
+    parts = tf.matmul(tf.concat([x, deter], -1), kernels['gru_kernel'])
+    parts = layer_norm(parts, kernels['gru_gain'], kernels['gru_bias'])
+    reset, cand, update = tf.split(parts, 3, -1)
+    cand = tf.tanh(tf.sigmoid(reset) * cand)
+    update = tf.sigmoid(update - 1)
+    return update * cand + (1 - update) * deter
+
+  def _posterior(self, deter, embed, kernels):
+    x = tf.matmul(deter, kernels['post_deter']) + embed
+    x = self._hidden(x, 'post', kernels)
+    return self._to_logit(
+      tf.matmul(x, kernels['out_kernel']) + kernels['out_bias']
+    )
+
+  def _hidden(self, x, name, kernels):
+    if self._norm == 'layer':
+      x = layer_norm(x, kernels[f'{name}_gain'], kernels[f'{name}_bias'])
+    else:
+      x = x + kernels[f'{name}_bias']
+    return self._act(x)
+
+
+def _swap(x):
+  """Exchanges the batch and time axes."""
+  return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+
+
+def kl_loss(
+  post: tf.Tensor, prior: tf.Tensor, free: float, balance: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """DreamerV2's balanced KL of Eq. 1.
+
+  balance * KL(sg(post) || prior) + (1 - balance) * KL(post || sg(prior)),
+  each averaged over the batch before free nats apply.
+
+  Args:
+    post, prior: logits [..., S, C].
+
+  Returns:
+    Scalar loss, and the KL per state [...].
+  """
+  sg = tf.stop_gradient
+  value = dists.OneHot(sg(post)).kl(dists.OneHot(prior))
+  other = dists.OneHot(post).kl(dists.OneHot(sg(prior)))
+  loss = balance * tf.maximum(tf.reduce_mean(value), free)
+  loss += (1 - balance) * tf.maximum(tf.reduce_mean(other), free)
+  return loss, value

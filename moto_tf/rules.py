@@ -1,0 +1,195 @@
+"""What values a setting may take: its type, and the rules for its name."""
+
+import difflib
+import math
+import numbers
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+
+class ConfigError(ValueError):
+  """A setting that cannot be used; the message says what to do."""
+
+
+def plain(key: str, value: Any) -> Any:
+  """Turns YAML's own scalar and list types into Python's."""
+  for cast in (bool, int, float, str):
+    if isinstance(value, cast):
+      return cast(value)
+  if is_list(value) and not any(map(is_list, value)):
+    return tuple(plain(key, x) for x in value)
+  raise ConfigError(
+    f'{key}: {value!r} is not a setting; give true or false, a number, a '
+    "text or a list. Empty text is ''."
+  )
+
+
+def convert(key: str, value: Any, default: Any) -> Any:
+  """Returns the value as the type of the default."""
+  try:
+    if not isinstance(default, tuple):
+      return _CASTS[type(default)](value)
+    parts = value
+    if isinstance(value, str):
+      parts = value.strip().removeprefix('[').removesuffix(']').split(',')
+    if not is_list(parts):
+      raise TypeError
+    cast = _CASTS[type(default[0])]
+    return tuple(cast(x.strip() if isinstance(x, str) else x) for x in parts)
+  except (KeyError, TypeError, ValueError, OverflowError):
+    raise ConfigError(
+      f'{key}: expected {kind(default)}, got {value!r}. '
+      f'Example: --{key} {show(default)}'
+    ) from None
+
+
+def _to_bool(value: Any) -> bool:
+  if isinstance(value, str):
+    return {'true': True, 'false': False}[value.lower()]
+  if not isinstance(value, bool):
+    raise TypeError
+  return value
+
+
+def _to_float(value: Any) -> float:
+  number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+  if not number and not isinstance(value, str):
+    raise TypeError
+  if not math.isfinite(float(value)):
+    raise ValueError
+  return float(value)
+
+
+def _to_int(value: Any) -> int:
+  if isinstance(value, str) and re.fullmatch(r'\s*[+-]?\d+\s*', value):
+    return int(value)
+  number = _to_float(value)
+  if not number.is_integer():
+    raise ValueError
+  return int(value) if isinstance(value, numbers.Integral) else int(number)
+
+
+def _to_str(value: Any) -> str:
+  return str(os.fspath(value))
+
+
+_CASTS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
+_KINDS = {
+  bool: 'true or false',
+  int: 'whole number',
+  float: 'number',
+  str: 'text',
+}
+
+
+def kind(value: Any) -> str:
+  """Names the type of a setting."""
+  if isinstance(value, tuple):
+    return f'list of {_KINDS[type(value[0])]}s'
+  return _KINDS[type(value)]
+
+
+def is_list(value: Any) -> bool:
+  """Tells whether a value is a list or tuple."""
+  return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def show(value: Any) -> str:
+  """Writes a value as one would type it in a shell."""
+  text = ','.join(map(str, value)) if is_list(value) else str(value)
+  return text if text.startswith('~') else shlex.quote(text)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+  """Returns the end of a sentence about an unknown name: what is near it."""
+  names, last = list(names), name.split('.')[-1]
+  near = [x for x in names if x.startswith(f'{name}.')]
+  near = near or [x for x in names if x.split('.')[-1] == last]
+  near = near or difflib.get_close_matches(name, names, 3, 0.5)
+  return f'; did you mean {" or ".join(near[:8])}?' if near else '.'
+
+
+def _least(low: float) -> tuple[Callable, str]:
+  return lambda x: x >= low, f'at least {low}'
+
+
+def _above(low: float) -> tuple[Callable, str]:
+  return lambda x: x > low, f'above {low}'
+
+
+def _between(low: float, high: float) -> tuple[Callable, str]:
+  return lambda x: low <= x <= high, f'from {low} to {high}'
+
+
+def _one_of(*names: str) -> tuple[Callable, str]:
+  return lambda x: x in names, f'one of {", ".join(names)}'
+
+
+def _is_regex(text: str) -> bool:
+  try:
+    re.compile(text)
+  except re.error:
+    return False
+  return True
+
+
+# Regular expression over dotted names -> test and its wording.
+RULES = {
+  'logdir': (bool, 'the path of a directory'),
+  'task': (
+    lambda x: re.fullmatch(r'[a-z]+_\S+', x),
+    'a suite and a name, such as metaworld_door-open or gym_Pendulum-v1',
+  ),
+  'precision': _one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
+  'env_workers': _one_of('process', 'none'),
+  'behavior': _one_of('moto', 'dreamer'),
+  'penalty': _one_of('logit_std', 'log_prob_std', 'prob_distance'),
+  r'.+\.act': _one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
+  r'.+\.norm': _one_of('none', 'layer'),
+  r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),
+  r'.+\.(layers|mlp_layers|cnn_kernels)': (
+    lambda x: len(x) > 0 and min(x) > 0,
+    'one or more whole numbers above 0',
+  ),
+  'seed': _between(0, 2**31 - 1),
+  r'(offline|online)_steps|prefill_episodes|(eval|report)_every': _least(0),
+  r'env\.time_limit|replay\.prefetch|start_states': _least(0),
+  r'updates_per_episode|(log|checkpoint)_every|eval_episodes': _least(1),
+  r'checkpoint_keep|envs|env\.(image_size|action_repeat)': _least(1),
+  r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': _least(1),
+  r'rssm\.(ensemble|hidden|deter|stoch)|horizon': _least(1),
+  r'slow_target_update': _least(1),
+  r'replay\.length|rssm\.discrete': _least(2),
+  r'replay\.offline_share': (
+    lambda x: x == -1 or 0 <= x <= 1,
+    '-1, or from 0 to 1',
+  ),
+  r'bc_threshold|alpha|beta|actor_ent|kl\.free|loss_scales\..+': _least(0),
+  r'actor\.min_std|.+_opt\.(lr|eps|clip)': _above(0),
+  'discount': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
+  r'discount_lambda|kl\.balance|.+_opt\.wd': _between(0, 1),
+  'slow_target_fraction': (lambda x: 0 < x <= 1, 'above 0 and at most 1'),
+}
+
+
+def check(values: Mapping[str, Any], examples: Mapping[str, Any]):
+  """Raises ConfigError for impossible values of dotted keys."""
+  for key, value in values.items():
+    for pattern, (test, wording) in RULES.items():
+      if re.fullmatch(pattern, key) and not test(value):
+        raise ConfigError(
+          f'{key}: {show(value)} is not possible; give {wording}. '
+          f'Example: --{key} {show(examples[key])}'
+        )
+  keys = ('start_states', 'replay.batch', 'replay.length')
+  if all(key in values for key in keys):
+    starts, batch, length = (values[key] for key in keys)
+    if starts > batch * (length - 1):
+      raise ConfigError(
+        f'start_states: {starts} is more than the replay.batch * '
+        f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
+        'batch; give at most that, or 0 for all of them.'
+      )

@@ -1,0 +1,371 @@
+"""A run: everything around Algorithm 1, which is in scripts/train.py.
+
+Sets up environments, replay, agent, logs and checkpoints, continues what the
+log directory holds, and offers the steps of the algorithm as methods.
+"""
+
+import contextlib
+import functools
+import math
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from . import envs, evaluation, images
+from .agent import Agent
+from .checkpoint import Checkpoints
+from .config import Config, ConfigError
+from .data.episodes import episode_return
+from .driver import Driver
+from .logger import Logger
+from .replay import Prefetcher, Replay
+from .when import Every
+
+
+class TrainingError(RuntimeError):
+  """Training cannot go on; the message says why and what was saved."""
+
+
+class Run:
+  """One training run in `config.logdir`, a context manager.
+
+  Example:
+    with Run(config) as run:
+      for _ in run.offline_steps():
+        run.update()
+
+  Attributes:
+    gradient_step, agent_step, env_step, episode: counters, saved and restored.
+  """
+
+  def __init__(self, config: Config, make_env: Callable | None = None):
+    """Opens the run, continuing what `config.logdir` holds.
+
+    Args:
+      config: the configuration.
+      make_env: makes one environment (see moto_tf.envs); by default that of
+        `config.task`. With worker processes it must be picklable.
+    """
+    self.config = config
+    self.logdir = config.path('logdir')
+    self.gradient_step = self.agent_step = self.env_step = self.episode = 0
+    self.total = config.offline_steps + config.online_steps
+    self._signal = None
+    self._make_env = make_env or functools.partial(
+      envs.make_env, config.task, config.env
+    )
+    self._checkpoints = Checkpoints(
+      self.logdir / 'checkpoints', config.checkpoint_keep
+    )
+    with contextlib.ExitStack() as stack:
+      loaded = self._checkpoints.load()
+      self._check_config(resumed=loaded is not None)
+      self._driver = Driver(self._make_env, 1, config.env_workers)
+      stack.callback(self._driver.close)
+      self._eval_driver = None
+      spaces = self._driver.obs_space, self._driver.act_space
+      self.agent = Agent(config, *spaces)
+      self._spaces = evaluation.spaces_to_meta(*spaces)
+      keep = self._restore(loaded) if loaded else []
+      self.replay = self._open_replay(
+        self._offline_dir(), self.logdir / 'episodes', keep
+      )
+      heldout = config.path('heldout_data')
+      self._heldout = heldout and self._open_replay(heldout, None, None)
+      self._prefetcher = Prefetcher(self.replay, config.replay.prefetch)
+      stack.callback(self._prefetcher.close)
+      self.logger = Logger(
+        self.logdir,
+        str(config),
+        config.flat,
+        self.gradient_step if loaded else None,
+        self.total,
+      )
+      stack.callback(self.logger.close)
+      self._stack = stack.pop_all()
+    every = lambda period: Every(period, self.gradient_step)
+    self._should_log = every(config.log_every)
+    self._should_eval = every(config.eval_every)
+    self._should_report = every(config.report_every)
+    self._should_save = every(config.checkpoint_every)
+
+  # The steps of Algorithm 1.
+
+  def prefill(self) -> None:
+    """Collects random episodes if there are no demonstrations to start on."""
+    while self.episode < self._prefill:
+      self._collect(self._random_policy)
+
+  def offline_steps(self) -> Iterator[int]:
+    """The gradient steps of pre-training that are still to do."""
+    while self.gradient_step < self.config.offline_steps:
+      yield self.gradient_step
+
+  def online_episodes(self) -> Iterator[int]:
+    """The online episodes that are not finished, by number from 0."""
+    while self.gradient_step < self.total:
+      done = self.gradient_step - self.config.offline_steps
+      yield done // self.config.updates_per_episode
+
+  def collect_episode(self, number: int) -> None:
+    """Rolls the policy out for online episode `number`; D = D + tau.
+
+    Does nothing if a run that was stopped between its updates has it already.
+    """
+    if self.episode <= self._prefill + number:
+      self._collect(self.agent.policy)
+
+  def updates(self, number: int) -> Iterator[int]:
+    """The gradient steps that follow online episode `number`."""
+    end = (number + 1) * self.config.updates_per_episode
+    end = min(self.total, self.config.offline_steps + end)
+    while self.gradient_step < end:
+      yield self.gradient_step
+
+  def sample(self) -> dict[str, np.ndarray]:
+    """B ~ D, the batch of this gradient step."""
+    return self._prefetcher.get(self.gradient_step)
+
+  def update(self, batch: dict[str, np.ndarray]) -> None:
+    """One gradient step on model, actor and critics, then what is due."""
+    metrics = self.agent.train(batch, self.gradient_step)
+    broken = [
+      k for k, v in metrics.items() if 'loss' in k and not math.isfinite(v)
+    ]
+    if broken:
+      self._give_up(broken, metrics)
+    # Before the counter moves: a report belongs to the phase of its step.
+    phase = self.phase
+    self.gradient_step += 1
+    self.logger.add(metrics, 'train')
+    ends = self.gradient_step in (self.config.offline_steps, self.total)
+    evaluate = self._should_eval(self.gradient_step) or ends
+    report = self._should_report(self.gradient_step)
+    report = report or (ends and self.config.report_every > 0)
+    if evaluate or report:
+      with self.logger.pause():
+        if evaluate:
+          self._evaluate()
+        if report:
+          self._report(batch)
+    if self._should_log(self.gradient_step) or evaluate or report:
+      self._log(phase)
+    if self._should_save(self.gradient_step) or ends:
+      self.save()
+    self._leave_if_asked()
+
+  @property
+  def phase(self) -> str:
+    offline = self.gradient_step < self.config.offline_steps
+    return 'offline' if offline else 'online'
+
+  def save(self) -> Path:
+    """Writes a checkpoint of everything that continues the run."""
+    meta = {
+      'counters': self._counters(),
+      'phase': self.phase,
+      'episodes': self.replay.online_names(),
+      'spaces': self._spaces,
+      'seed': self.config.seed,
+    }
+    return self._checkpoints.save(self.gradient_step, self.agent.save(), meta)
+
+  def close(self) -> None:
+    """Ends worker processes and threads and closes the logs."""
+    self._stack.close()
+
+  def __enter__(self) -> 'Run':
+    self._handlers = {
+      s: signal.signal(s, self._on_signal)
+      for s in (signal.SIGTERM, signal.SIGINT)
+    }
+    return self
+
+  def __exit__(self, *error) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    self.close()
+
+  # Set-up.
+
+  @property
+  def _prefill(self):
+    """Episodes collected before training, none where there is offline data."""
+    offline = self.replay.stats()['offline_episodes']
+    return 0 if offline else self.config.prefill_episodes
+
+  def _check_config(self, resumed):
+    """Saves the configuration, and says what differs from the run's own."""
+    path = self.logdir / 'config.yaml'
+    if path.exists():
+      before, now = Config.load(path).flat, self.config.flat
+      changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
+      if changed and resumed:
+        print(f'Continuing {self.logdir} with other settings:')
+        for key in changed:
+          print(f'  {key}: {before.get(key)} -> {now[key]}')
+    self.config.save(path)
+
+  def _offline_dir(self):
+    """Directory of demonstrations, None without."""
+    config = self.config
+    if config.offline_data == 'auto':
+      path = self.logdir.parent.parent / 'demos'
+      if not path.is_dir():
+        raise ConfigError(
+          f'offline_data is auto, and there is no directory {path}. Record '
+          'demonstrations with: python scripts/collect.py '
+          f'--task {config.task} --outdir {path}; or set --offline_data DIR; '
+          "or learn online only with --offline_data '' --offline_steps 0 "
+          '--prefill_episodes 5.'
+        )
+      return path
+    path = config.path('offline_data')
+    if path is None and (config.offline_steps or not config.prefill_episodes):
+      raise ConfigError(
+        'offline_data is empty: set --offline_data DIR, or learn online only '
+        'with --offline_steps 0 --prefill_episodes 5.'
+      )
+    return path
+
+  def _open_replay(self, offline, online, keep):
+    config = self.config
+    return Replay(
+      offline,
+      online,
+      {k: self._driver.obs_space[k] for k in self.agent.obs_keys},
+      self._driver.act_space,
+      **{k: v for k, v in config.replay.items() if k != 'prefetch'},
+      seed=config.seed,
+      bc_threshold=config.bc_threshold,
+      keep=keep,
+    )
+
+  def _restore(self, loaded):
+    arrays, meta, path = loaded
+    self.agent.load(arrays)
+    for key, value in meta['counters'].items():
+      setattr(self, key, value)
+    print(f'Continuing from {path.name} at gradient step {self.gradient_step}.')
+    return meta['episodes']
+
+  # Episodes.
+
+  def _collect(self, policy):
+    """One episode into the replay, with counters and metrics."""
+    self._leave_if_asked()
+    seed = _episode_seed(self.config.seed, self.episode)
+    (episode,) = self._driver.run(policy, [seed])
+    length = len(episode['reward']) - 1
+    episode_metrics = {
+      'return': episode_return(episode),
+      'success': float(episode['success'].any()),
+      'length': length,
+    }
+    self.replay.add(episode, f'{self.episode:06d}')
+    self.episode += 1
+    self.agent_step += length
+    self.env_step += length * self._driver.action_repeat
+    self.logger.add(episode_metrics, 'episode')
+
+  def _random_policy(self, obs, state, lanes):
+    actions = [
+      np.random.default_rng([int(s), int(t)]).uniform(
+        -1, 1, self._driver.act_space.shape
+      )
+      for s, t in zip(*lanes, strict=True)
+    ]
+    return np.array(actions, np.float32), state
+
+  def _evaluate(self):
+    if self._eval_driver is None:
+      self._eval_driver = Driver(
+        self._make_env, self.config.envs, self.config.env_workers
+      )
+      self._stack.callback(self._eval_driver.close)
+    summary, rollouts = evaluation.evaluate(
+      self.agent, self._eval_driver, self.config.eval_episodes
+    )
+    keys = ('success', 'return', 'length')
+    self.logger.add({k: summary[k] for k in keys}, 'eval')
+    for key in self.agent.model.decoder.cnn_keys:
+      videos = [e[key] for e in rollouts[:6]]
+      self.logger.video(f'policy/{key}', images.side_by_side(videos))
+
+  def _report(self, batch):
+    metrics, videos = self.agent.report(batch, self.gradient_step)
+    if self._heldout:
+      batches = [self._heldout.sample(i) for i in range(4)]
+      reports = [self.agent.report(b, i)[0] for i, b in enumerate(batches)]
+      total = {k: sum(r[k] for r in reports) for k in reports[0]}
+      hits, wrong, missed = (
+        total.pop(f'reward_{k}') for k in ('tp', 'fp', 'fn')
+      )
+      metrics = {k: v / len(reports) for k, v in total.items()}
+      metrics['reward_precision'] = hits / max(hits + wrong, 1)
+      metrics['reward_recall'] = hits / max(hits + missed, 1)
+      self.logger.add(metrics, 'heldout')
+      videos = self.agent.report(batches[0], 0)[1]
+    for key, video in videos.items():
+      self.logger.video(f'openloop/{key}', video)
+
+  # Logs and ends.
+
+  def _counters(self):
+    names = ('gradient_step', 'agent_step', 'env_step', 'episode')
+    return {name: getattr(self, name) for name in names}
+
+  def _log(self, phase):
+    seconds = {
+      'data_wait': self._prefetcher.wait,
+      **self.agent.seconds,
+      **{f'episode_{k}': v for k, v in self._driver.seconds.items()},
+    }
+    self.logger.add(
+      {
+        **{f'time/{k}': v for k, v in seconds.items()},
+        **{f'replay/{k}': v for k, v in self.replay.stats().items()},
+        'memory/peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / 2**20,
+      }
+    )
+    self.logger.write({**self._counters(), 'phase': phase})
+
+  def _give_up(self, broken, metrics):
+    """Stops on a non-finite loss; weights are of the last good step."""
+    path = self.save()
+    values = ', '.join(f'{k} = {metrics[k]}' for k in broken)
+    raise TrainingError(
+      f'Not finite at gradient step {self.gradient_step + 1}: {values}. The '
+      f'last good step is {self.gradient_step}, saved as {path}. Try a lower '
+      'learning rate, or --precision float32.'
+    )
+
+  def _on_signal(self, number, frame):
+    del frame
+    if self._signal is not None:
+      raise KeyboardInterrupt
+    self._signal = number
+    name = signal.Signals(number).name
+    print(
+      f'{name}: stopping after this step; once more to stop at once.',
+      file=sys.stderr,
+      flush=True,
+    )
+
+  def _leave_if_asked(self):
+    if self._signal is None:
+      return
+    path = self.save()
+    print(f'Saved {path}. The same command continues the run.', flush=True)
+    raise SystemExit(128 + self._signal)
+
+
+def _episode_seed(seed, episode):
+  """Seed of a collected episode, apart from those of evaluation."""
+  state = np.random.SeedSequence([seed, episode]).generate_state(1)
+  return int(state[0]) // 2 + 2_000_000

@@ -1,0 +1,40 @@
+"""Draw learning curves of many runs, and write their numbers as JSON.
+
+  python scripts/plot.py --indir runs --outdir figures --tasks 'door|drawer'
+
+Runs lie in <task>/<method>/<seed>. Every metric becomes a figure with a panel
+per task and a line per method: the mean over seeds.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from moto_tf import plotting
+
+
+def main(argv: list[str] | None = None):
+  """Run the command line; see the top of this file."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
+  add('--outdir', type=Path, required=True, help='where the results go')
+  metrics = ['eval/success', 'eval/return']
+  add('--metrics', nargs='+', default=metrics, help='keys of metrics.jsonl')
+  add('--tasks', default='', help='regular expression over the tasks')
+  add('--methods', default='', help='regular expression over the methods')
+  add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
+  add('--smooth', type=int, default=1, help='values averaged for the curves')
+  args = vars(parser.parse_args(argv))
+  try:
+    paths = plotting.plot(args.pop('indir'), **args)
+  except plotting.PlotError as error:
+    sys.exit(f'Error: {error}')
+  for path in paths:
+    print(f'Wrote {path}.')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,496 @@
+"""Composition, conversion, errors and files of the configuration."""
+
+import copy
+import pickle
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moto_tf
+from moto_tf import rules
+from moto_tf.config import Config, load_configs, make_config, parse
+from moto_tf.rules import ConfigError
+
+ROOT = Path(__file__).parents[1]
+PRESETS = list(load_configs().presets)
+
+
+def fails(capsys, *argv):
+  """Runs a command line that must fail; returns its message."""
+  with pytest.raises(SystemExit) as exit:
+    parse(argv, 'train.py')
+  out, err = capsys.readouterr()
+  assert exit.value.code == 2 and out == ''
+  assert err.startswith('train.py: error: ')
+  assert 1 <= err.count('\n') <= 3 and 'Traceback' not in err
+  return err
+
+
+def test_defaults():
+  config = parse([])
+  assert config == load_configs().defaults
+  assert config.rssm.deter == config['rssm.deter'] == 1024
+  assert config.rssm['deter'] == 1024
+  assert config.encoder.cnn_kernels == (4, 4, 4, 4)
+  assert dict(config.model_opt) == {
+    'lr': 1e-4,
+    'eps': 1e-5,
+    'clip': 100.0,
+    'wd': 1e-6,
+  }
+  assert type(config.seed) is int and type(config.alpha) is float
+  assert config.jit is False and type(config.model_opt.lr) is float
+
+
+def test_every_default_has_a_comment():
+  configs = load_configs()
+  lines = (ROOT / 'configs.yaml').read_text().splitlines()
+  for key in configs.defaults.flat:
+    line = next(x for x in lines if x.startswith(f'  {key}:'))
+    assert configs.comments[key] and configs.comments[key] in line, key
+    assert line.endswith(configs.comments[key]), key
+  assert [key for keys in configs.sections.values() for key in keys] == list(
+    configs.defaults.flat
+  )
+  assert {'Run', 'Replay', 'World model (Eq. 1)'} <= set(configs.sections)
+
+
+def test_every_number_has_a_rule():
+  """A new number without a range would let impossible values through."""
+  for key, value in load_configs().defaults.flat.items():
+    found = [x for x in rules.RULES if re.fullmatch(x, key)]
+    if isinstance(value, bool):
+      assert not found, key
+    elif isinstance(value, int | float | tuple):
+      assert len(found) == 1, (key, found)
+    else:
+      assert len(found) <= 1, (key, found)
+
+
+def test_no_key_hides_a_method():
+  names = {x for key in load_configs().defaults.flat for x in key.split('.')}
+  assert not names & set(dir(Config))
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_preset_is_valid(name):
+  configs = load_configs()
+  config = configs.make(name)
+  assert config != configs.defaults or name == 'metaworld'
+  assert configs.comments[name]
+
+
+def test_presets_compose():
+  configs = load_configs()
+  for first in PRESETS:
+    for second in PRESETS:
+      config = configs.make(first, second)
+      for key, value in configs.presets[second].items():
+        if key in configs.defaults:
+          assert config[key] == value, (first, second, key)
+
+
+def test_composition_order():
+  config = parse(['--seed', '7', '--configs', 'small', 'debug'])
+  assert (config.rssm.deter, config.seed) == (16, 7)
+  assert config.actor.layers == (16,) and config.model_opt.lr == 3e-4
+  config = parse(['--configs', 'debug', '--configs', 'small'])
+  assert config.rssm.deter == 256 and config.eager is True
+  config = parse(['--rssm.deter', '8', '--configs', 'small', '--seed=1'])
+  assert (config.rssm.deter, config.seed) == (8, 1)
+  config = parse(['--seed=1', '--seed=2'])
+  assert config.seed == 2
+
+
+def test_checks_wait_for_all_parts():
+  config = make_config({'replay.batch': 1}, {'start_states': 4})
+  assert config.start_states == 4
+
+
+def test_make_config_agrees_with_parse():
+  ours = make_config('metaworld', 'small', {'rssm.deter': 32}, seed=3)
+  theirs = parse('--configs metaworld small --rssm.deter 32 --seed 3'.split())
+  assert ours == theirs and ours != make_config('metaworld', 'small')
+  assert moto_tf.make_config is make_config and moto_tf.Config is Config
+
+
+def test_regex_overrides():
+  config = parse(['--.*\\.norm', 'layer', '--(actor|critic)_opt.lr', '1e-3'])
+  norms = {k: v for k, v in config.flat.items() if k.endswith('.norm')}
+  assert len(norms) == 7 and set(norms.values()) == {'layer'}
+  assert config.actor_opt.lr == config.critic_opt.lr == 1e-3
+  assert config.model_opt.lr == 1e-4
+
+
+def test_exact_name_is_not_a_regex():
+  """`discount` must not touch `discount_lambda`."""
+  config = parse(['--discount', '0.5'])
+  assert config.discount == 0.5 and config.discount_lambda == 0.95
+
+
+def test_nested_overrides():
+  config = make_config({'rssm': {'deter': 8}, 'model_opt': {'lr': 1}})
+  assert config.rssm.deter == 8 and config.model_opt.lr == 1.0
+  with pytest.raises(ConfigError, match='rssm.deter is given twice'):
+    make_config({'rssm': {'deter': 8}, 'rssm.deter': 9})
+
+
+@pytest.mark.parametrize(
+  'key,text,value',
+  [
+    ('replay.offline_share', '-1', -1.0),
+    ('replay.offline_share', '0.25', 0.25),
+    ('model_opt.lr', '1e-4', 1e-4),
+    ('alpha', '3', 3.0),
+    ('online_steps', '1e3', 1000),
+    ('online_steps', '2000', 2000),
+    ('jit', 'true', True),
+    ('jit', 'False', False),
+    ('actor.layers', '256,128', (256, 128)),
+    ('actor.layers', '[256, 128]', (256, 128)),
+    ('actor.layers', '64', (64,)),
+    ('heldout_data', '', ''),
+    ('encoder.cnn_keys', 'image|wrist', 'image|wrist'),
+  ],
+)
+def test_command_line_values(key, text, value):
+  for argv in ([f'--{key}', text], [f'--{key}={text}']):
+    found = parse(argv)[key]
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+  'key,given,value',
+  [
+    ('alpha', 2, 2.0),
+    ('alpha', np.float32(0.5), 0.5),
+    ('online_steps', 1e3, 1000),
+    ('online_steps', np.int64(5), 5),
+    ('logdir', Path('/tmp/x'), '/tmp/x'),
+    ('actor.layers', [8, 8], (8, 8)),
+  ],
+)
+def test_python_values(key, given, value):
+  found = make_config({key: given})[key]
+  assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+  'key,value,expected',
+  [
+    ('seed', '1.5', 'whole number'),
+    ('seed', True, 'whole number'),
+    ('seed', 'one', 'whole number'),
+    ('seed', 'inf', 'whole number'),
+    ('alpha', 'high', 'number'),
+    ('alpha', 'nan', 'number'),
+    ('alpha', [1.0], 'number'),
+    ('alpha', False, 'number'),
+    ('jit', '1', 'true or false'),
+    ('jit', 1, 'true or false'),
+    ('task', 5, 'text'),
+    ('actor.layers', '400,x', 'list of whole numbers'),
+    ('actor.layers', '400,', 'list of whole numbers'),
+    ('actor.layers', [1.5], 'list of whole numbers'),
+    ('actor.layers', 400, 'list of whole numbers'),
+    ('actor.layers', None, 'list of whole numbers'),
+  ],
+)
+def test_wrong_types(key, value, expected):
+  with pytest.raises(ConfigError) as error:
+    make_config({key: value})
+  message = str(error.value)
+  assert message.startswith(f'{key}: expected {expected}, got {value!r}.')
+  assert f'Example: --{key} ' in message
+
+
+@pytest.mark.parametrize(
+  'key,value,advice',
+  [
+    ('precision', 'float16', 'one of auto, float32'),
+    ('behavior', 'sac', 'one of moto, dreamer'),
+    ('penalty', 'std', 'one of logit_std'),
+    ('env_workers', 'thread', 'one of process, none'),
+    ('rssm.norm', 'batch', 'one of none, layer'),
+    ('critic.act', 'elo', 'one of elu'),
+    ('task', 'drawer', 'a suite and a name'),
+    ('encoder.cnn_keys', '(', 'a regular expression'),
+    ('logdir', '', 'the path of a directory'),
+    ('seed', -1, 'from 0'),
+    ('offline_steps', -1, 'at least 0'),
+    ('updates_per_episode', 0, 'at least 1'),
+    ('replay.batch', 0, 'at least 1'),
+    ('replay.length', 1, 'at least 2'),
+    ('replay.offline_share', -0.5, '-1, or from 0 to 1'),
+    ('replay.offline_share', 1.5, '-1, or from 0 to 1'),
+    ('rssm.ensemble', 0, 'at least 1'),
+    ('kl.balance', 1.1, 'from 0 to 1'),
+    ('discount', 1.0, 'from 0 to below 1'),
+    ('discount_lambda', -0.1, 'from 0 to 1'),
+    ('model_opt.lr', 0, 'above 0'),
+    ('actor.layers', [], 'one or more whole numbers'),
+    ('actor.layers', [64, 0], 'one or more whole numbers'),
+    ('start_states', -1, 'at least 0'),
+  ],
+)
+def test_impossible_values(key, value, advice):
+  with pytest.raises(ConfigError) as error:
+    make_config({key: value})
+  assert str(error.value).startswith(f'{key}: ')
+  assert f'not possible; give {advice}' in str(error.value)
+  assert f'Example: --{key} {rules.show(make_config()[key])}' in str(
+    error.value
+  )
+
+
+def test_start_states_fit_the_batch():
+  sizes = {'replay.batch': 2, 'replay.length': 5}
+  assert make_config(sizes, start_states=8).start_states == 8
+  assert make_config(sizes, start_states=0).start_states == 0
+  with pytest.raises(ConfigError, match=r'start_states: 9 .* = 8 trans'):
+    make_config(sizes, start_states=9)
+
+
+@pytest.mark.parametrize(
+  'key,near',
+  [
+    ('rssm.detre', 'rssm.deter'),
+    ('batch', 'replay.batch'),
+    ('lr', 'model_opt.lr or actor_opt.lr or critic_opt.lr'),
+    ('kl', 'kl.free or kl.balance'),
+    ('offline_step', 'offline_steps'),
+    ('config', '--configs'),
+  ],
+)
+def test_nearest_key(capsys, key, near):
+  error = fails(capsys, f'--{key}', '1')
+  assert key in error and f'did you mean {near}' in error
+
+
+def test_nearest_preset(capsys):
+  error = fails(capsys, '--configs', 'metaword', 'small')
+  assert "unknown preset 'metaword'; did you mean metaworld?" in error
+  assert all(name in error for name in PRESETS)
+
+
+def test_command_line_mistakes(capsys):
+  assert '--jit needs a value, such as --jit False' in fails(capsys, '--jit')
+  assert '--seed needs' in fails(capsys, '--seed', '--jit', 'True')
+  assert '--configs needs a value' in fails(capsys, '--configs')
+  assert "unexpected argument '2'" in fails(capsys, '--envs', '1', '2')
+  assert "unexpected argument '-x'" in fails(capsys, '-x')
+  assert 'nor a regular expression' in fails(capsys, '--*norm', 'layer')
+  assert 'actor.norm: batch' in fails(capsys, '--actor\\..orm', 'batch')
+  assert "got 'layer'" in fails(capsys, '--.*', 'layer')
+
+
+def test_own_file(tmp_path):
+  file = tmp_path / 'own.yaml'
+  file.write_text(
+    'rssm: {deter: 32, hidden: 16}\nreplay.batch: 4  # Why not.\n'
+    ".*_opt\\.lr: 2.0e-4\nmodel_opt.eps: '1e-6'\nheldout_data: ''\n"
+  )
+  config = parse(['--configs', 'small', str(file), '--rssm.hidden', '8'])
+  assert (config.rssm.deter, config.rssm.hidden) == (32, 8)
+  assert config.replay.batch == 4 and config.replay.length == 32
+  assert config.critic_opt.lr == 2e-4 and config.model_opt.eps == 1e-6
+  file.write_text('# Nothing yet.\n')
+  assert parse(['--configs', str(file)]) == parse([])
+
+
+@pytest.mark.parametrize(
+  'text,problem',
+  [
+    ('seed: 1\nalpha: [1, 2\n', ', line 3: not valid YAML'),
+    ('seed: 1\n\talpha: 1\n', ', line 2: not valid YAML'),
+    ('seed: 1\nseed: 2\n', ', line 2: not valid YAML'),
+    ('- seed\n', ': expected a map'),
+    ('seed\n', ': expected a map'),
+    ('detre: 1\n', ": unknown key 'detre'"),
+    ('seed: x\n', ": seed: expected whole number, got 'x'"),
+    ('seed:\n', ': seed: expected whole number, got None'),
+    ('1: 2\n', ': key 1 is not a name'),
+    ('task: 2020-13-45\n', ': not valid YAML'),
+    ('task: 2020-12-05\n', ': task: expected text'),
+  ],
+)
+def test_bad_file(tmp_path, capsys, text, problem):
+  file = tmp_path / 'bad.yaml'
+  file.write_text(text)
+  assert f'{file}{problem}' in fails(capsys, '--configs', str(file))
+
+
+def test_unreadable_file(tmp_path, capsys):
+  error = fails(capsys, '--configs', str(tmp_path / 'none.yaml'))
+  assert f'cannot read {tmp_path / "none.yaml"}: No such file' in error
+  (tmp_path / 'dir.yaml').mkdir()
+  assert 'directory' in fails(capsys, '--configs', str(tmp_path / 'dir.yaml'))
+  (tmp_path / 'binary.yaml').write_bytes(b'\xff\xfe\x00')
+  error = fails(capsys, '--configs', str(tmp_path / 'binary.yaml'))
+  assert 'binary.yaml: not valid YAML' in error
+
+
+def test_help(capsys):
+  with pytest.raises(SystemExit) as exit:
+    parse(['--configs', 'small', '--help'], 'train.py')
+  assert exit.value.code == 0
+  out = capsys.readouterr().out
+  assert out.startswith('usage: train.py ')
+  assert max(map(len, out.splitlines())) <= 110
+  words = ' '.join(out.split())
+  configs = load_configs()
+  for key, value in configs.defaults.flat.items():
+    assert f'  --{key} {rules.show(value)}' in out, key
+    assert configs.comments[key] in words, key
+  for name in PRESETS:
+    assert f'\n  {name} ' in out and configs.comments[name] in words
+  for section in configs.sections:
+    assert f'\n{section}\n' in out
+
+
+def test_save_and_load(tmp_path):
+  config = make_config(
+    'small',
+    {'actor.layers': [3], 'task': 'gym_A-v1', 'logdir': '~/x: y #1'},
+    heldout_data='',
+  )
+  path = config.save(tmp_path / 'deep' / 'config.yaml')
+  assert Config.load(path) == config and Config.load(str(path)) == config
+  assert parse(['--configs', str(path)]) == config
+  assert [x.name for x in path.parent.iterdir()] == ['config.yaml']
+  kinds = [type(x) for x in Config.load(path).flat.values()]
+  assert kinds == [type(x) for x in config.flat.values()]
+
+
+def test_load_reports_the_file(tmp_path):
+  path = tmp_path / 'config.yaml'
+  path.write_text('seed: 3\n')
+  assert Config.load(path) == make_config(seed=3)
+  path.write_text('gone_key: 3\n')
+  with pytest.raises(ConfigError, match=r'config.yaml: unknown key'):
+    Config.load(path)
+
+
+def test_save_keeps_the_old_file(tmp_path, monkeypatch):
+  path = make_config(seed=1).save(tmp_path / 'config.yaml')
+
+  def full(fd):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr('os.fsync', full)
+  with pytest.raises(ConfigError, match='cannot write .* No space left'):
+    make_config(seed=2).save(path)
+  assert Config.load(path).seed == 1
+  assert [x.name for x in tmp_path.iterdir()] == ['config.yaml']
+
+
+def test_immutable():
+  config = make_config()
+  with pytest.raises(AttributeError, match='immutable'):
+    config.seed = 1
+  with pytest.raises(TypeError):
+    config['seed'] = 1
+  config.flat['seed'] = 5
+  changed = config.update({'rssm.deter': 4}, seed=9)
+  assert (config.seed, config.rssm.deter) == (0, 1024)
+  assert (changed.seed, changed.rssm.deter) == (9, 4)
+
+
+def test_missing_names():
+  config = make_config()
+  with pytest.raises(AttributeError, match='did you mean replay.batch'):
+    config.replay_batch = config.batch
+  with pytest.raises(KeyError, match='did you mean rssm.deter'):
+    config['rssm.detre']
+  assert 'rssm.deter' in config and 'rssm.nope' not in config
+  assert config.get('nope', 3) == 3 and not hasattr(config, 'nope')
+
+
+def test_group_names_the_whole_key():
+  replay = make_config().replay
+  assert replay.update(batch=4).batch == 4
+  with pytest.raises(ConfigError, match=r'replay.batch: 0 .* --replay.batch'):
+    replay.update(batch=0)
+  with pytest.raises(ConfigError, match=r'^replay.batch: expected whole'):
+    replay.update(batch='x')
+
+
+def test_copies():
+  config = make_config('small')
+  assert pickle.loads(pickle.dumps(config)) == config
+  assert copy.deepcopy(config.env) == config.env
+  with pytest.raises(ConfigError, match='replay.batch'):
+    pickle.loads(pickle.dumps(config.replay)).update(batch=-1)
+
+
+def test_path(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/someone')
+  config = make_config(logdir='~/runs', heldout_data='')
+  assert config.path('logdir') == Path('/home/someone/runs')
+  assert config.path('heldout_data') is None
+
+
+def test_configs_file_needs_defaults(tmp_path):
+  path = tmp_path / 'configs.yaml'
+  path.write_text('small: {seed: 1}\n')
+  with pytest.raises(ConfigError, match="configs.yaml: expected .*'defaults'"):
+    load_configs(path)
+
+
+def test_nested_defaults_keep_their_comments(tmp_path):
+  path = tmp_path / 'configs.yaml'
+  path.write_text(
+    'defaults:\n  # First\n  seed: 1  # A seed.\n  rssm:\n'
+    '    deter: 4  # Size # of h.\n\n  # Second\n  name: "a # b"  # Text.\n'
+  )
+  configs = load_configs(path)
+  assert configs.defaults.flat == {'seed': 1, 'rssm.deter': 4, 'name': 'a # b'}
+  assert configs.comments == {
+    'seed': 'A seed.',
+    'rssm.deter': 'Size # of h.',
+    'name': 'Text.',
+  }
+  assert configs.sections == {
+    'First': ['seed', 'rssm.deter'],
+    'Second': ['name'],
+  }
+
+
+def test_activations_exist():
+  from moto_tf.tfutils import ACTIVATIONS
+
+  for name in ACTIVATIONS:
+    assert make_config({'.*\\.act': name}).actor.act == name
+  assert not rules.RULES[r'.+\.act'][0]('sigmoid')
+  listed = rules.RULES[r'.+\.act'][1].removeprefix('one of ').split(', ')
+  assert sorted(listed) == sorted(ACTIVATIONS)
+
+
+def test_import_is_light():
+  code = (
+    'import sys, moto_tf; heavy = {"tensorflow", "mujoco", "ruamel.yaml"}; '
+    'assert moto_tf.__version__ and not heavy & set(sys.modules); '
+    'moto_tf.parse([]); assert "tensorflow" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+  with pytest.raises(AttributeError, match="no attribute 'nope'"):
+    moto_tf.nope  # noqa: B018
+  assert {'load_policy', 'make_env', 'Run'} <= set(dir(moto_tf))
+
+
+def test_requirements_agree_with_the_package():
+  """The exact pins lie in the ranges that the package asks for."""
+  from packaging.requirements import Requirement
+
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  lines = (ROOT / 'requirements.txt').read_text().splitlines()
+  pins = dict(x.split('==') for x in lines if x and not x.startswith('#'))
+  for text in project['dependencies']:
+    need = Requirement(text)
+    assert need.specifier.contains(pins.pop(need.name)), text
+  assert set(pins) == {'pytest', 'ruff'}
