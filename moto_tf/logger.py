@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -155,13 +156,13 @@ class Logger:
     with _writing(self._path), self._path.open('a') as file:
       file.write(json.dumps(row, allow_nan=False) + '\n')
     self._write_videos(step)
-    scalars = {k: v for k, v in row.items() if '/' not in k and k != 'phase'}
-    scalars = {f'counters/{k}': v for k, v in scalars.items()} | values
+    rest = row.keys() - values.keys() - {'gradient_step', 'phase'}
+    scalars = {f'counters/{k}': row[k] for k in sorted(rest)} | values
     gifs, texts, hparams = self._videos, self._texts, self._hparams
     self._board.write(step, scalars, gifs, texts, hparams)
     self._values.clear()
     self._videos, self._texts, self._hparams = {}, {}, None
-    self._eval = row.get('eval/success', self._eval)
+    self._observe({'eval/success': row.get('eval/success')})
     print(self._line(row), flush=True)
     return row
 
@@ -177,7 +178,8 @@ class Logger:
     """Remember the successes that the terminal line shows."""
     if row.get('episode/success') is not None:
       self._recent.append(row['episode/success'])
-    self._eval = row.get('eval/success', self._eval)
+    if row.get('eval/success') is not None:
+      self._eval = row['eval/success']
 
   def _write_videos(self, step):
     for name, (gif, _) in self._videos.items():
@@ -200,7 +202,7 @@ class Logger:
     parts.append('success ' + _number(success, '4.2f', 4))
     for label, name in LOSSES.items():
       parts.append(f'{label} ' + _number(row.get(name), '.4g', 8))
-    parts.append(_number(self._rate.per_second(), '.3g', 5) + ' step/s')
+    parts.append(_number(self._rate.per_second(), '.1f', 6) + ' step/s')
     left = self._rate.left(self._total)
     if left is not None:
       parts.append(f'left {_clock(left)}')
@@ -210,12 +212,18 @@ class Logger:
 
 
 class TensorBoard:
-  """Event file of one process, opened and TensorFlow imported at first use."""
+  """Event file of one process, opened at the first write.
+
+  Events are written here and not by tf.summary, which reports no error when
+  the disk is full and leaves a file that TensorBoard stops reading.
+  """
 
   def __init__(self, logdir: Path, resume_step: int | None):
     self._logdir = logdir
     self._resume_step = resume_step
-    self._writer = None
+    name = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
+    self._path = logdir / f'events.out.tfevents.{name}'
+    self._file = None
 
   def write(
     self,
@@ -226,51 +234,54 @@ class TensorBoard:
     hparams: Mapping | None,
   ) -> None:
     """Write summaries at a step; GIFs come with their shape [T, H, W, C]."""
-    import tensorflow as tf
-    from tensorboard.plugins.hparams import api as hp
+    from tensorboard.compat.proto import summary_pb2
+    from tensorboard.plugins.hparams import api
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.plugins.text.summary_v2 import text_pb
 
-    try:
-      if self._writer is None:
-        self._discard_rest()
-        self._writer = tf.summary.create_file_writer(str(self._logdir))
-      with self._writer.as_default(step):
-        for name, value in scalars.items():
-          tf.summary.scalar(name, value)
-        for name, text in texts.items():
-          tf.summary.text(name, text)
-        for name, (gif, (_, height, width, _)) in gifs.items():
-          summary = tf.compat.v1.Summary()
-          image = summary.value.add(tag=name).image
-          image.height, image.width, image.colorspace = height, width, 3
-          image.encoded_image_string = gif
-          tf.summary.experimental.write_raw_pb(summary.SerializeToString())
-        if hparams:
-          hp.hparams({k: _scalar(v) for k, v in hparams.items()})
-      self._writer.flush()
-    except (tf.errors.OpError, OSError) as error:
-      raise LoggerError(_advice(self._logdir, error)) from error
+    summary = summary_pb2.Summary()
+    for name, value in scalars.items():
+      summary.MergeFrom(scalar_pb(name, value))
+    for name, text in texts.items():
+      summary.MergeFrom(text_pb(name, text))
+    for name, (gif, (_, height, width, _)) in gifs.items():
+      image = summary.value.add(tag=name).image
+      image.height, image.width, image.colorspace = height, width, 3
+      image.encoded_image_string = gif
+    if hparams:
+      hparams = {key: _scalar(value) for key, value in hparams.items()}
+      summary.MergeFrom(api.hparams_pb(hparams))
+    with _writing(self._path):
+      if self._file is None:
+        self._open()
+      self._event(step=step, summary=summary)
+      self._file.flush()
 
   def close(self) -> None:
     """Close the event file, if there is one."""
-    if self._writer is not None:
-      self._writer.close()
+    if self._file is not None:
+      self._file.close()
 
-  def _discard_rest(self):
-    """Make TensorBoard forget what earlier processes wrote beyond the step.
+  def _open(self):
+    """Open the file and forget what earlier ones hold beyond the step.
 
-    A session start with a step is TensorBoard's sign for this.
+    A session start with a step is TensorBoard's sign for that.
     """
     from tensorboard.compat.proto import event_pb2
-    from tensorboard.summary.writer import event_file_writer
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    if not any(self._logdir.glob('events.out.tfevents.*')):
-      return
+    self._file = self._path.open('ab')
+    self._records = RecordWriter(self._file)
+    self._event(file_version='brain.Event:2')
     step = 0 if self._resume_step is None else self._resume_step + 1
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    event = event_pb2.Event(wall_time=time.time(), step=step, session_log=start)
-    writer = event_file_writer.EventFileWriter(str(self._logdir))
-    writer.add_event(event)
-    writer.close()
+    self._event(step=step, session_log=start)
+
+  def _event(self, **content):
+    from tensorboard.compat.proto import event_pb2
+
+    event = event_pb2.Event(wall_time=time.time(), **content)
+    self._records.write(event.SerializeToString())
 
 
 def read_rows(path: Path) -> tuple[list[dict], list[str]]:
@@ -335,8 +346,7 @@ def _writing(path) -> Iterator[None]:
 
 
 def _advice(path, error):
-  reason = getattr(error, 'strerror', None) or str(error)
-  reason = reason.splitlines()[0].split('}} ')[-1]
+  reason = error.strerror or error
   places = (path, *path.absolute().parents)
   free = shutil.disk_usage(next(p for p in places if p.is_dir())).free / 2**30
   return (

@@ -22,7 +22,8 @@ from .config import Config, ConfigError
 from .data.episodes import episode_return
 from .driver import Driver
 from .logger import Logger
-from .replay import Prefetcher, Replay
+from .prefetch import Prefetcher
+from .replay import Replay
 from .when import Every
 
 

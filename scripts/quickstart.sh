@@ -57,4 +57,4 @@ for phase, when in (('offline', 'before'), ('online', 'after')):
     )
 PYTHON
 echo "Videos: $LOGROOT/moto/0/videos"
-echo "Curves: $venv/bin/tensorboard --logdir $LOGROOT"
+echo "Curves: $venv/bin/tensorboard --logdir '$LOGROOT'"

@@ -1,4 +1,4 @@
-# Prepares .venv and checks headless rendering: `bash scripts/setup.sh`. The other
+# Prepares .venv and checks headless rendering: `bash scripts/setup.sh`. Other
 # scripts source it and then have the environment on their PATH.
 # MOTO_VENV: another place for the environment. MUJOCO_GL: egl or osmesa.
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from moto_tf import config, images
 from moto_tf.data import episodes, inspect, record
-from scripts import collect, dataset as dataset_script
+from scripts import collect
+from scripts import dataset as dataset_script
 
 
 def make_episode(length=6, wins=True, size=8, seed=0):

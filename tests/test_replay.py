@@ -16,7 +16,8 @@ import pytest
 
 from moto_tf import replay as module
 from moto_tf.data import episodes as files
-from moto_tf.replay import Prefetcher, Replay, ReplayError
+from moto_tf.prefetch import Prefetcher
+from moto_tf.replay import Replay, ReplayError
 
 OBS_SPACE = {
   'image': gymnasium.spaces.Box(0, 255, (2, 2, 1), np.uint8),

@@ -96,7 +96,6 @@ def collect(
   directory: pathlib.Path,
   count: int,
   workers: int = 1,
-  stream=sys.stdout,
 ) -> inspect.Info:
   """Record until a directory holds `count` episodes, going on if it has some.
 
@@ -114,7 +113,7 @@ def collect(
   kept, dropped = _open_recording(recipe, directory)
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)
-    progress = Progress(recipe.task, len(kept), count, stream)
+    progress = Progress(recipe.task, len(kept), count)
     attempts = _attempts(recipe, left, min(workers, count - len(kept)))
     try:
       for index, episode in attempts:
@@ -142,9 +141,9 @@ def collect(
 class Progress:
   """One line that is rewritten on a terminal, and repeated elsewhere."""
 
-  def __init__(self, task: str, done: int, total: int, stream, every=10.0):
+  def __init__(self, task: str, done: int, total: int, every: float = 10.0):
     self._task, self._start, self._total = task, done, total
-    self._stream, self._every = stream, every
+    self._stream, self._every = sys.stdout, every
     self._began = self._shown = time.monotonic()
 
   def show(self, kept: int, dropped: int):

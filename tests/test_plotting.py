@@ -1,0 +1,362 @@
+"""Runs on disk, aggregation over seeds against plain loops, figures."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from moto_tf import plotting
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_run(path, rows, task='metaworld_door-open', seed=None, **config):
+  """A run directory; the seed is the last part of the path by default."""
+  path.mkdir(parents=True)
+  seed = int(path.name) if seed is None else seed
+  lines = [
+    f'{k}: {v}' for k, v in {'task': task, 'seed': seed, **config}.items()
+  ]
+  (path / 'config.yaml').write_text('\n'.join(lines) + '\n')
+  text = ''.join(json.dumps(row) + '\n' for row in rows)
+  (path / 'metrics.jsonl').write_text(text)
+  return path
+
+
+def row(step, offline=1000, **metrics):
+  """Row of a Meta-World run, where 20 updates follow 200 environment steps."""
+  online = step > offline
+  env_step = 10 * (step - offline) if online else 0
+  return {
+    'gradient_step': step,
+    'env_step': env_step,
+    'phase': 'online' if online else 'offline',
+    **{key.replace('_', '/', 1): value for key, value in metrics.items()},
+  }
+
+
+def score(rng, step, top):
+  share = 0.2 + (top - 0.2) * max(0, step - 1000) / 20000
+  return rng.binomial(10, share) / 10
+
+
+def write_runs(root, tasks, seeds=3):
+  """What a small benchmark leaves: methods of different skill on tasks."""
+  for method, top in (('moto', 0.95), ('no_bc', 0.6), ('dreamerv2', 0.3)):
+    for task in tasks:
+      for seed in range(seeds if method != 'dreamerv2' else 2):
+        rng = np.random.default_rng((seed, len(task), len(method)))
+        rows = []
+        for step in range(500, 21001, 500):
+          metrics = {'train_loss': float(rng.normal())}
+          if step % 1000 == 0:
+            metrics['eval_success'] = score(rng, step, top)
+            metrics['eval_return'] = 50 * metrics['eval_success']
+          rows.append(row(step, **metrics))
+        path = root / task / method / str(seed)
+        write_run(path, rows, f'metaworld_{task}')
+
+
+def one_run(tmp_path, rows, name='0', **config):
+  write_run(tmp_path / 'door' / 'moto' / name, rows, **config)
+  (run,) = plotting.find_runs([tmp_path])
+  return run
+
+
+def test_import_without_pyplot():
+  code = (
+    'import sys, moto_tf.plotting;'
+    'sys.exit("tensorflow" in sys.modules or "matplotlib.pyplot" in sys.modules)'
+  )
+  assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+def test_command_line(tmp_path):
+  write_runs(tmp_path / 'runs', ['door-open', 'hammer'])
+  command = [sys.executable, ROOT / 'scripts' / 'plot.py']
+  command += ['--indir', tmp_path / 'runs', '--outdir', tmp_path / 'out']
+  env = {**os.environ, 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(command, env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stderr == ''
+  names = {path.name for path in (tmp_path / 'out').iterdir()}
+  assert names == {'results.json', 'eval_success.png', 'eval_return.png'}
+  results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+  assert results['xaxis'] == 'env_step'
+  panel = results['results']['eval/success']['metaworld_hammer']
+  assert list(panel) == ['moto', 'no_bc', 'dreamerv2']
+  assert panel['moto']['seeds'] == [0, 1, 2]
+  assert panel['moto']['grid'] == list(range(0, 200001, 10000))
+  assert panel['moto']['interval'] == 'bootstrap'
+  assert panel['dreamerv2']['interval'] == 'range'
+  command += ['--tasks', 'kitchen']
+  done = subprocess.run(command, env=env, capture_output=True, text=True)
+  assert done.returncode == 1
+  assert done.stderr.startswith('Error: No runs to plot below')
+  assert '16 directories' in done.stderr and '--tasks' in done.stderr
+
+
+def test_figure(tmp_path):
+  write_runs(tmp_path / 'runs', ['door-open', 'hammer'])
+  paths = plotting.plot([tmp_path / 'runs'], tmp_path, ['eval/success'])
+  with Image.open(paths[1]) as image:
+    pixels = np.asarray(image.convert('RGB'))
+  assert pixels.shape[1] > 1000 and pixels.shape[0] > 500
+  # Every method has a line of its colour in both panels.
+  for index in (0, 2, 4):
+    color = plotting.COLORS[index].lstrip('#')
+    color = np.array([int(color[i : i + 2], 16) for i in (0, 2, 4)])
+    drawn = (np.abs(pixels.astype(int) - color) < 8).all(-1)
+    half = pixels.shape[1] // 2
+    assert drawn[:, :half].sum() > 100 and drawn[:, half:].sum() > 100
+  results = json.loads(paths[0].read_text())['results']
+  figure = plotting.figure(results['eval/success'], 'eval/success')
+  axes = figure.axes
+  assert [ax.get_title() for ax in axes] == ['door-open', 'hammer']
+  texts = [text.get_text() for text in axes[0].texts]
+  assert texts == ['online starts']
+  labels = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert labels == [
+    'moto (3 seeds)',
+    'no_bc (3 seeds)',
+    'dreamerv2 (2 seeds)',
+    'after offline training',
+    '95% bootstrap interval',
+    'minimum to maximum (2 seeds)',
+  ]
+
+
+def test_colors_do_not_depend_on_others(tmp_path):
+  write_runs(tmp_path, ['hammer'])
+  colors = []
+  for methods in ('', 'no_bc', 'no_bc|dreamer'):
+    runs = plotting.find_runs([tmp_path], methods=methods)
+    results = plotting.aggregate_all(runs, ['eval/success'])
+    ax = plotting.figure(results['eval/success'], 'eval/success').axes[0]
+    colors.append({line.get_color() for line in ax.lines})
+  assert colors[1] < colors[2] < colors[0]
+
+
+def test_aggregate(tmp_path):
+  # Seeds that were evaluated at different steps, and one that ends early.
+  points = [
+    {0: 0.1, 100: 0.5, 300: 0.9},
+    {0: 0.3, 200: 0.7, 300: 0.2},
+    {0: 0.2, 100: 0.4, 290: 1.0},
+  ]
+  for seed, values in enumerate(points):
+    rows = [row(1000 + x // 10, eval_success=y) for x, y in values.items()]
+    write_run(tmp_path / 'door' / 'moto' / str(seed), rows)
+  runs = plotting.find_runs([tmp_path])
+  found = plotting.aggregate(runs, 'eval/success')
+  grid = [0, 100, 200, 290]
+  assert found['grid'] == grid
+  table = []
+  for values in points:
+    line = []
+    for x in grid:
+      left = max(at for at in values if at <= x)
+      right = min(at for at in values if at >= x)
+      share = (x - left) / (right - left) if right > left else 0
+      line.append(values[left] + share * (values[right] - values[left]))
+    table.append(line)
+  table = np.array(table)
+  np.testing.assert_allclose(found['mean'], table.mean(0))
+  np.testing.assert_allclose(found['final']['values'], table[:, -1])
+  np.testing.assert_allclose(found['best']['values'], table.max(1))
+  assert found['offline']['values'] == [0.1, 0.3, 0.2]
+  assert found['online_start'] == 0
+  for area, line in zip(found['area']['values'], table):
+    fine = np.interp(np.linspace(0, 290, 29001), grid, line)
+    assert abs(area - fine.mean()) < 1e-3
+  # All resamples of three seeds, every one equally likely.
+  resamples = [
+    table[[i, j, k], 1].mean()
+    for i in range(3)
+    for j in range(3)
+    for k in range(3)
+  ]
+  low, high = np.percentile(resamples, (2.5, 97.5))
+  assert abs(found['low'][1] - low) < 0.02
+  assert abs(found['high'][1] - high) < 0.02
+
+
+def test_interval_kinds():
+  values = np.array([[1.0, 5.0], [3.0, 2.0]])
+  low, high, kind = plotting.interval(values)
+  assert kind == 'range'
+  assert low.tolist() == [1, 2] and high.tolist() == [3, 5]
+  assert plotting.interval(values[:1]) == (None, None, None)
+  values = np.random.default_rng(0).normal(size=(40, 1))
+  low, high, kind = plotting.interval(values)
+  error = 1.96 * values.std(ddof=1) / 40**0.5
+  assert kind == 'bootstrap'
+  np.testing.assert_allclose(high - low, 2 * error, rtol=0.1)
+  np.testing.assert_allclose((high + low) / 2, values.mean(), atol=0.05)
+
+
+def test_single_seed(tmp_path):
+  run = one_run(tmp_path, [row(1000, eval_return=2.0)])
+  found = plotting.aggregate([run], 'eval/return')
+  assert found['low'] is found['high'] is found['interval'] is None
+  assert found['final'] == {
+    'mean': 2.0,
+    'low': None,
+    'high': None,
+    'values': [2.0],
+  }
+  # Even this much can be drawn.
+  plotting.plot([tmp_path], tmp_path / 'out', ['eval/return'])
+
+
+def test_gradient_axis(tmp_path):
+  rows = [row(x, eval_success=x / 4000) for x in range(500, 2001, 500)]
+  run = one_run(tmp_path, rows)
+  found = plotting.aggregate([run], 'eval/success', 'gradient_step')
+  assert found['grid'] == [500, 1000, 1500, 2000]
+  assert found['online_start'] == 1000 and found['offline']['mean'] == 0.25
+  found = plotting.aggregate([run], 'eval/success')
+  assert found['grid'] == [0, 5000, 10000]
+  assert found['mean'] == [0.25, 0.375, 0.5]
+
+
+def test_no_offline_phase(tmp_path):
+  rows = [row(x, offline=0, eval_success=0.5) for x in (10, 20)]
+  found = plotting.aggregate([one_run(tmp_path, rows)], 'eval/success')
+  assert found['online_start'] is None and found['offline'] is None
+  paths = plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'])
+  assert len(paths) == 2
+
+
+def test_repeated_rows(tmp_path):
+  # Stopped after 4000 and continued from 2000, differently.
+  steps = [1000, 2000, 3000, 4000, 3000, 5000]
+  values = [0.0, 0.2, 0.9, 0.9, 0.3, 0.5]
+  rows = [row(s, eval_success=v) for s, v in zip(steps, values)]
+  # Two rows of one step, where the second holds other metrics.
+  rows.append(row(5000, eval_return=7.0))
+  rows.append(row(5000, eval_success=0.6))
+  x, y = plotting.curve(one_run(tmp_path, rows), 'eval/success')
+  assert x.tolist() == [0, 10000, 20000, 40000]
+  assert y.tolist() == [0.0, 0.2, 0.3, 0.6]
+
+
+def test_missing_values(tmp_path):
+  rows = [row(1000 + i, eval_success=v) for i, v in enumerate([0.1, None, 0.3])]
+  rows.append({'gradient_step': 1004, 'eval/success': float('nan')})
+  x, y = plotting.curve(one_run(tmp_path, rows), 'eval/success')
+  assert x.tolist() == [0, 20] and y.tolist() == [0.1, 0.3]
+
+
+def test_smooth(tmp_path):
+  values = [0.0, 1.0, 0.0, 1.0, 1.0]
+  rows = [row(1000 + i, eval_success=v) for i, v in enumerate(values)]
+  found = plotting.aggregate(
+    [one_run(tmp_path, rows)], 'eval/success', smooth=3
+  )
+  np.testing.assert_allclose(found['mean'], [0, 1 / 2, 1 / 3, 2 / 3, 2 / 3])
+  assert found['final']['mean'] == 1 and found['best']['mean'] == 1
+
+
+def test_long_curves(tmp_path):
+  rng = np.random.default_rng(0)
+  rows = [row(1000 + i, episode_return=rng.normal()) for i in range(900)]
+  found = plotting.aggregate([one_run(tmp_path, rows)], 'episode/return')
+  values = [x['episode/return'] for x in rows]
+  assert len(found['grid']) == plotting.POINTS
+  assert found['best']['mean'] == max(values)
+  assert found['final']['mean'] == values[-1]
+
+
+@pytest.mark.parametrize(
+  ('path', 'config', 'method'),
+  [
+    ('door-open/mine/3', {}, 'mine'),
+    ('runs/no_bc/seed_3', {}, 'no_bc'),
+    ('door-open/3', {'beta': 0.0}, 'no_bc'),
+    ('logdir/moto-test', {'behavior': 'moto'}, 'moto'),
+    ('x', {'behavior': 'moto', 'alpha': 0.0, 'beta': 0.0}, 'no_bc_no_unc'),
+    ('x', {'behavior': 'dreamer', 'alpha': 10.0}, 'dreamerv2'),
+  ],
+)
+def test_method(tmp_path, path, config, method):
+  write_run(tmp_path / path, [row(1)], seed=3, **config)
+  (run,) = plotting.find_runs([tmp_path])
+  assert (run.method, run.seed) == (method, 3)
+
+
+def test_filters(tmp_path):
+  write_runs(tmp_path, ['door-open', 'hammer'], seeds=1)
+  runs = plotting.find_runs([tmp_path], tasks='door', methods='^no_')
+  assert [(run.task, run.method) for run in runs] == [
+    ('metaworld_door-open', 'no_bc')
+  ]
+  # A directory inside another is not counted twice.
+  again = plotting.find_runs([tmp_path, tmp_path / 'hammer'])
+  assert len(again) == len(plotting.find_runs([tmp_path]))
+  with pytest.raises(plotting.PlotError, match=r"--methods '\(' is not"):
+    plotting.find_runs([tmp_path], methods='(')
+
+
+def test_damage_is_named(tmp_path, capsys):
+  rows = [row(1000, eval_success=0.5), row(1010, eval_success=0.7)]
+  good = write_run(tmp_path / 'door' / 'moto' / '0', rows)
+  with (good / 'metrics.jsonl').open('a') as file:
+    file.write('{"gradient_step": 3')
+  lost = write_run(tmp_path / 'door' / 'moto' / '1', rows)
+  (lost / 'config.yaml').unlink()
+  empty = write_run(tmp_path / 'door' / 'moto' / '2', [])
+  bad = write_run(tmp_path / 'door' / 'moto' / '3', rows)
+  (bad / 'config.yaml').write_text('task: [x\n')
+  part = write_run(tmp_path / 'door' / 'moto' / '4', rows)
+  (part / 'config.yaml').write_text('task: x\n')
+  other = write_run(tmp_path / 'door' / 'moto' / '5', [row(3, train_loss=1.0)])
+  twice = write_run(tmp_path / 'again' / 'moto' / '0', rows[:1])
+  runs = plotting.find_runs([tmp_path])
+  found = plotting.aggregate_all(runs, ['eval/success'])
+  found = found['eval/success']['metaworld_door-open']['moto']
+  assert found['seeds'] == [0] and found['runs'] == [str(good)]
+  assert found['mean'] == [0.5, 0.7]
+  error = capsys.readouterr().err
+  for text in (
+    f'{good}/metrics.jsonl: the last line is half written',
+    f'{lost} has metrics.jsonl but no config.yaml',
+    f'{empty}/metrics.jsonl has no rows',
+    f'{bad}/config.yaml is unreadable',
+    f'{part}/config.yaml lacks task or seed',
+    f'{other} left out, without values',
+    f'{good} and {twice} are both seed 0 of moto',
+  ):
+    assert f'Warning: {text}' in error or f': {text}' in error, text
+
+
+def test_unfinished_seed_is_named(tmp_path, capsys):
+  rows = [row(x, eval_success=0.5) for x in range(1000, 3001, 100)]
+  write_run(tmp_path / 'door' / 'moto' / '0', rows)
+  short = write_run(tmp_path / 'door' / 'moto' / '1', rows[:11])
+  runs = plotting.find_runs([tmp_path])
+  found = plotting.aggregate(runs, 'eval/success')
+  assert found['grid'][-1] == 10000
+  error = capsys.readouterr().err
+  assert f'cut at env_step 10000 of 20000, where {short} ends' in error
+
+
+def test_errors(tmp_path, capsys):
+  with pytest.raises(plotting.PlotError, match='nothing is not a directory'):
+    plotting.find_runs([tmp_path / 'nothing'])
+  with pytest.raises(plotting.PlotError, match='0 directories hold'):
+    plotting.find_runs([tmp_path])
+  run = one_run(tmp_path, [row(1, eval_success=0.5)])
+  with pytest.raises(plotting.PlotError, match='hold .*eval/success'):
+    plotting.aggregate_all([run], ['eval/succes'])
+  with pytest.raises(plotting.PlotError, match='--smooth is 0'):
+    plotting.plot([tmp_path], tmp_path / 'out', smooth=0)
+  with pytest.raises(plotting.PlotError, match='--outdir .*metrics.jsonl'):
+    plotting.plot([tmp_path], run.path / 'metrics.jsonl')
+  plotting.plot([tmp_path], tmp_path / 'out')
+  assert 'no run has values of eval/return' in capsys.readouterr().err

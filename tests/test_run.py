@@ -1,0 +1,321 @@
+"""Algorithm 1 end to end: counters, resume, signals, failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+import pytest
+
+from moto_tf import run as module
+from moto_tf.config import ConfigError, make_config
+from moto_tf.data.episodes import find_episodes, load_episode
+from moto_tf.envs.gym import wrap_gym
+from moto_tf.evaluation import load_policy
+from scripts.train import train
+
+REPO = Path(__file__).parents[1]
+
+
+class Reach(gymnasium.Env):
+  """Moves a point on a line to a goal; the state is (point, goal)."""
+
+  observation_space = gymnasium.spaces.Box(-2, 2, (2,), np.float32)
+  action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+
+  def reset(self, seed=None, options=None):
+    super().reset(seed=seed)
+    self._state = self.np_random.uniform(-1, 1, 2).astype(np.float32)
+    self._steps = 0
+    return self._state.copy(), {}
+
+  def step(self, action):
+    self._steps += 1
+    self._state[0] = np.clip(self._state[0] + 0.2 * action[0], -2, 2)
+    near = abs(self._state[0] - self._state[1]) < 0.1
+    info = {'success': bool(near)}
+    return self._state.copy(), float(near), False, self._steps >= 8, info
+
+
+def tiny(logdir, **overrides):
+  return make_config(
+    'gym',
+    'debug',
+    'proprio',
+    {
+      'logdir': str(logdir),
+      'task': 'reach',
+      'eager': False,
+      'offline_steps': 0,
+      'online_steps': 12,
+      'updates_per_episode': 3,
+      'prefill_episodes': 3,
+      'checkpoint_every': 2,
+      'log_every': 1,
+      'eval_every': 6,
+      'rssm.hidden': 8,
+      'rssm.deter': 8,
+      'rssm.stoch': 3,
+      'rssm.discrete': 3,
+      '.*layers': [8],
+      'envs': 1,
+      **overrides,
+    },
+  )
+
+
+def make_run(config):
+  return module.Run(config, make_env=lambda: wrap_gym(Reach(), config.env))
+
+
+def rows(logdir):
+  lines = (Path(logdir) / 'metrics.jsonl').read_text().splitlines()
+  return [json.loads(line) for line in lines]
+
+
+def losses(logdir):
+  """Everything learned and collected by gradient step, without timings."""
+  return {
+    row['gradient_step']: {
+      k: v
+      for k, v in row.items()
+      if k.startswith(('train/', 'episode/', 'eval/', 'env_step'))
+    }
+    for row in rows(logdir)
+  }
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """Log directory of a run that was never interrupted."""
+  logdir = tmp_path_factory.mktemp('run') / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    train(run)
+  return logdir
+
+
+def test_counters_and_episodes(finished):
+  last = rows(finished)[-1]
+  # Three random episodes, then one per three of the twelve updates.
+  assert last['gradient_step'] == 12
+  assert last['episode'] == 3 + 4
+  assert last['agent_step'] == last['env_step'] == 7 * 8
+  paths = find_episodes(finished / 'episodes')
+  assert [p.name for p in paths] == [f'{i:06d}-8.npz' for i in range(7)]
+  assert all(len(load_episode(p)['reward']) == 9 for p in paths)
+  assert {'eval/success', 'eval/return', 'time/data_wait'} <= set(last)
+
+
+def test_same_seed_same_run(finished, tmp_path):
+  with make_run(tiny(tmp_path / 'moto' / '0')) as run:
+    train(run)
+  assert losses(tmp_path / 'moto' / '0') == losses(finished)
+
+
+def test_other_seed_other_run(finished, tmp_path):
+  with make_run(tiny(tmp_path / 'moto' / '0', seed=1)) as run:
+    train(run)
+  other = losses(tmp_path / 'moto' / '0')
+  assert other[12] != losses(finished)[12]
+
+
+@pytest.mark.parametrize('stop', [1, 3, 5, 7, 10])
+def test_resume_is_exact(finished, tmp_path, stop):
+  """Dropped without warning after `stop` updates, as by SIGKILL."""
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    # What a killed process leaves: the files so far, nothing said goodbye.
+    update = run.update
+
+    def limited(batch):
+      if run.gradient_step == stop:
+        raise KeyError('killed')
+      update(batch)
+
+    run.update = limited
+    with pytest.raises(KeyError):
+      train(run)
+  with make_run(tiny(logdir)) as run:
+    assert run.gradient_step == stop - stop % 2
+    train(run)
+  assert losses(logdir) == losses(finished)
+  for path in find_episodes(finished / 'episodes'):
+    again = load_episode(logdir / 'episodes' / path.name)
+    for key, value in load_episode(path).items():
+      np.testing.assert_array_equal(again[key], value)
+
+
+def test_superseded_episode_is_kept(tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir, checkpoint_every=2)) as run:
+    run.prefill()
+    run.collect_episode(0)
+    run.update(run.sample())
+    run.update(run.sample())
+    run.update(run.sample())
+    run.collect_episode(1)
+  with make_run(tiny(logdir)) as run:
+    assert run.gradient_step == 2
+    assert run.episode == 4
+  assert [p.name for p in (logdir / 'episodes' / 'superseded').iterdir()] == [
+    '000004-8.npz'
+  ]
+
+
+def test_truncated_checkpoint_falls_back(finished, tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir, checkpoint_keep=2)) as run:
+    train(run)
+  newest = sorted((logdir / 'checkpoints').glob('*.npz'))[-1]
+  newest.write_bytes(newest.read_bytes()[:-1000])
+  with pytest.warns(UserWarning, match=newest.name):
+    run = make_run(tiny(logdir))
+  with run:
+    assert run.gradient_step == 10
+    train(run)
+  assert losses(logdir) == losses(finished)
+
+
+def test_non_finite_loss_stops_with_checkpoint(tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    run.prefill()
+    run.update(run.sample())
+    before = run.agent.save()
+    batch = run.sample()
+    batch['reward'][0, 1] = np.nan
+    with pytest.raises(module.TrainingError, match='reward_loss.*good step is 1'):
+      run.update(batch)
+    after = run.agent.save()
+    assert run.gradient_step == 1
+  weights = [k for k in before if k.startswith('model/')]
+  for key in weights:
+    np.testing.assert_array_equal(before[key], after[key])
+  assert (logdir / 'checkpoints' / 'ckpt-00000001.npz').exists()
+
+
+def test_offline_then_online(finished, tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  config = tiny(
+    logdir,
+    offline_data=str(finished / 'episodes'),
+    heldout_data=str(finished / 'episodes'),
+    offline_steps=4,
+    online_steps=3,
+    report_every=2,
+  )
+  with make_run(config) as run:
+    train(run)
+  phases = [row['phase'] for row in rows(logdir)]
+  assert phases == ['offline'] * 4 + ['online'] * 3
+  # No random episodes where there are demonstrations.
+  assert rows(logdir)[-1]['episode'] == 1
+  assert rows(logdir)[3]['env_step'] == 0
+  assert 'eval/success' in rows(logdir)[3]
+  assert {'heldout/reward_precision', 'heldout/vector_loss'} <= set(
+    rows(logdir)[3]
+  )
+
+
+def test_offline_only(finished, tmp_path):
+  config = tiny(
+    tmp_path / 'moto' / '0',
+    offline_data=str(finished / 'episodes'),
+    offline_steps=2,
+    online_steps=0,
+  )
+  with make_run(config) as run:
+    train(run)
+    assert run.episode == 0
+    assert run.gradient_step == 2
+
+
+def test_data_errors_say_what_to_do(tmp_path):
+  with pytest.raises(ConfigError, match='scripts/collect.py'):
+    make_run(tiny(tmp_path / 'a' / '0', offline_data='auto'))
+  with pytest.raises(ConfigError, match='offline_data is empty'):
+    make_run(tiny(tmp_path / 'b' / '0', prefill_episodes=0))
+
+
+def test_load_policy(finished):
+  policy = load_policy(finished)
+  state = np.array([0.5, -0.5], np.float32)
+  first = policy(state)
+  assert first.shape == (1,) and abs(first[0]) <= 1
+  second = policy({'state': state})
+  policy.reset()
+  np.testing.assert_array_equal(policy(state), first)
+  np.testing.assert_array_equal(policy(state), second)
+  with pytest.raises(ValueError, match=r"'state'.*expected \(2,\)"):
+    policy(np.zeros(3, np.float32))
+
+
+def command(logdir, *extra):
+  return [
+    sys.executable,
+    'scripts/train.py',
+    *('--configs', 'gym', 'debug', 'proprio', '--task', 'gym_Pendulum-v1'),
+    *('--logdir', str(logdir), '--eager', 'False', '--env.time_limit', '10'),
+    *('--offline_steps', '0', '--prefill_episodes', '2', '--log_every', '1'),
+    *('--checkpoint_every', '3', '--envs', '1', '--eval_every', '0', *extra),
+  ]
+
+
+def start(logdir, *extra):
+  return subprocess.Popen(
+    command(logdir, *extra),
+    cwd=REPO,
+    env={**os.environ, 'PYTHONPATH': str(REPO)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def wait_for_step(process, logdir, step):
+  for _ in range(600):
+    path = Path(logdir) / 'metrics.jsonl'
+    if path.exists() and f'"gradient_step": {step},' in path.read_text():
+      return
+    assert process.poll() is None, process.stdout.read()
+    time.sleep(0.1)
+  raise AssertionError('The run did not get there in a minute.')
+
+
+def test_sigkill_and_sigterm(tmp_path):
+  """The real script: killed, continued, asked to stop, continued."""
+  whole, logdir = tmp_path / 'a' / '0', tmp_path / 'b' / '0'
+  steps = ('--online_steps', '40', '--updates_per_episode', '5')
+  process = start(whole, *steps)
+  process.communicate(timeout=120)
+  assert process.returncode == 0
+  process = start(logdir, *steps)
+  wait_for_step(process, logdir, 7)
+  process.send_signal(signal.SIGKILL)
+  process.communicate(timeout=60)
+  process = start(logdir, *steps)
+  wait_for_step(process, logdir, 12)
+  process.send_signal(signal.SIGTERM)
+  output, _ = process.communicate(timeout=60)
+  if process.returncode:  # Else it was done before the signal came.
+    assert process.returncode == 128 + signal.SIGTERM
+    assert 'The same command continues the run' in output
+    process = start(logdir, *steps)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+  assert losses(logdir) == losses(whole)
+
+
+def test_unwritable_logdir(tmp_path):
+  blocked = tmp_path / 'file'
+  blocked.write_text('not a directory')
+  process = start(blocked / 'moto' / '0')
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 2
+  assert 'Traceback' not in output
+  assert str(blocked) in output
