@@ -56,6 +56,8 @@ class Run:
     self.gradient_step = self.agent_step = self.env_step = self.episode = 0
     self.total = config.offline_steps + config.online_steps
     self._signal = None
+    self._seconds = {}
+    self._episode_seconds = {'env': 0.0, 'policy': 0.0}
     self._make_env = make_env or functools.partial(
       envs.make_env, config.task, config.env
     )
@@ -88,6 +90,7 @@ class Run:
       )
       stack.callback(self.logger.close)
       self._stack = stack.pop_all()
+    self._saved = self.gradient_step
     every = lambda period: Every(period, self.gradient_step)
     self._should_log = every(config.log_every)
     self._should_eval = every(config.eval_every)
@@ -153,9 +156,10 @@ class Run:
           self._evaluate()
         if report:
           self._report(batch)
-    if self._should_log(self.gradient_step) or evaluate or report:
-      self._log(phase)
-    if self._should_save(self.gradient_step) or ends:
+    save = self._should_save(self.gradient_step) or ends
+    if self._should_log(self.gradient_step) or evaluate or report or save:
+      self._log(phase)  # Before saving, so that no metric is lost.
+    if save:
       self.save()
     self._leave_if_asked()
 
@@ -173,6 +177,7 @@ class Run:
       'spaces': self._spaces,
       'seed': self.config.seed,
     }
+    self._saved = self.gradient_step
     return self._checkpoints.save(self.gradient_step, self.agent.save(), meta)
 
   def close(self) -> None:
@@ -261,6 +266,8 @@ class Run:
     self._leave_if_asked()
     seed = _episode_seed(self.config.seed, self.episode)
     (episode,) = self._driver.run(policy, [seed])
+    for key, value in self._driver.seconds.items():
+      self._episode_seconds[key] += value
     length = len(episode['reward']) - 1
     episode_metrics = {
       'return': episode_return(episode),
@@ -321,19 +328,18 @@ class Run:
     return {name: getattr(self, name) for name in names}
 
   def _log(self, phase):
-    seconds = {
+    """One row, with the seconds each part took since the last one."""
+    total = {
       'data_wait': self._prefetcher.wait,
       **self.agent.seconds,
-      **{f'episode_{k}': v for k, v in self._driver.seconds.items()},
+      **{f'episode_{k}': v for k, v in self._episode_seconds.items()},
     }
-    self.logger.add(
-      {
-        **{f'time/{k}': v for k, v in seconds.items()},
-        **{f'replay/{k}': v for k, v in self.replay.stats().items()},
-        'memory/peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        / 2**20,
-      }
-    )
+    seconds = {k: v - self._seconds.get(k, 0) for k, v in total.items()}
+    self._seconds = total
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    self.logger.add({f'{k}_seconds': v for k, v in seconds.items()}, 'time')
+    self.logger.add(self.replay.stats(), 'replay')
+    self.logger.add({'memory/peak_gib': peak})
     self.logger.write({**self._counters(), 'phase': phase})
 
   def _give_up(self, broken, metrics):
@@ -361,8 +367,10 @@ class Run:
   def _leave_if_asked(self):
     if self._signal is None:
       return
-    path = self.save()
-    print(f'Saved {path}. The same command continues the run.', flush=True)
+    if self._saved != self.gradient_step:
+      self._log(self.phase)
+      self.save()
+    print('Saved. The same command continues the run.', flush=True)
     raise SystemExit(128 + self._signal)
 
 

@@ -71,11 +71,14 @@ def make_agent(config: Config) -> Agent:
   return Agent(config, SPACES, ACT)
 
 
-def randomize(module, seed: int = 0, scale: float = 0.5) -> None:
-  """Adds normal noise to all weights, so that no bias is zero or gain one."""
+def randomize(agent: Agent, seed: int = 0, scale: float = 0.3) -> None:
+  """Adds noise to all weights, so that no bias is zero, no gain one.
+
+  The target critics get noise of their own and differ from the critics.
+  """
   rng = np.random.default_rng(seed)
-  for value in module.state().values():
-    if value.dtype.is_floating and 'opt/' not in value.name:
+  for name, value in agent.state().items():
+    if '_opt/' not in name and value.dtype.is_floating:
       value.assign_add(rng.normal(0, scale, value.shape).astype(np.float32))
 
 

@@ -49,7 +49,7 @@ def tiny(logdir, **overrides):
     'proprio',
     {
       'logdir': str(logdir),
-      'task': 'reach',
+      'task': 'custom_reach',
       'eager': False,
       'offline_steps': 0,
       'online_steps': 12,
@@ -108,7 +108,7 @@ def test_counters_and_episodes(finished):
   paths = find_episodes(finished / 'episodes')
   assert [p.name for p in paths] == [f'{i:06d}-8.npz' for i in range(7)]
   assert all(len(load_episode(p)['reward']) == 9 for p in paths)
-  assert {'eval/success', 'eval/return', 'time/data_wait'} <= set(last)
+  assert {'eval/success', 'eval/return', 'time/data_wait_seconds'} <= set(last)
 
 
 def test_same_seed_same_run(finished, tmp_path):

@@ -108,6 +108,8 @@ def collect(
       f'Got {count} episodes, {workers} workers, noise {recipe.noise} and seed '
       f'{recipe.seed}; expected at least 1, 1, 0 and 0.'
     )
+  # An unknown task must not leave an empty directory behind.
+  metaworld.scripted_policy(recipe.task)
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   kept, dropped = _open_recording(recipe, directory)
@@ -291,12 +293,12 @@ def _receive(pipe, process, index):
       'little memory. Try --workers 1.'
     ) from cause
   if error:
-    raise RecordError(f'Attempt {index} failed in its worker:\n{error}')
+    raise RecordError(f'Attempt {index} failed: {error}')
   return episode
 
 
 def _work(recipe, pipe):
-  """Answer attempt numbers with (episode, '') or (None, traceback)."""
+  """Answer attempt numbers with (episode, '') or (None, problem)."""
   # Ctrl-C reaches every process; the parent alone decides to stop.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   recorder = None
@@ -306,8 +308,10 @@ def _work(recipe, pipe):
       try:
         recorder = recorder or Recorder(recipe)
         answer = recorder.attempt(index), ''
+      except envs.EnvError as error:
+        answer = None, str(error)
       except Exception:
-        answer = None, traceback.format_exc()
+        answer = None, f'in its worker:\n{traceback.format_exc()}'
       pipe.send(answer)
   except (EOFError, OSError):
     # The parent closed the pipe: there is no more work.

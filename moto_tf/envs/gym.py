@@ -1,0 +1,190 @@
+"""Any gymnasium environment with continuous actions.
+
+Observations may be a vector (key 'state'), an image uint8 [H, W, 3] (key
+'image') or a Dict of these (keys kept). Vectors become float32, images are
+resized to `env.image_size`. With `env.image`, an environment that observes no
+image gets one from its `render`. Rewards are summed over the action repeat,
+success is `info['success']` or `info['is_success']`.
+"""
+
+import difflib
+from collections.abc import Mapping
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict
+from PIL import Image
+
+from moto_tf.envs import Env, EnvError, render
+
+
+def make(name: str, config) -> 'GymEnv':
+  """Makes a registered environment by id, such as 'Pendulum-v1'.
+
+  'module:id' imports a module that registers the id first, for example
+  'gymnasium_robotics:FrankaKitchen-v1'. A camera other than 'default' is
+  passed on as `camera_name`, which MuJoCo environments take.
+  """
+  render.use_headless()
+  camera = config.camera
+  options = {} if camera == 'default' else {'camera_name': camera}
+  env = _make(name, options)
+  if config.image and not _has_image(env):
+    env.close()
+    env = _make(name, {**options, 'render_mode': 'rgb_array'})
+  return wrap_gym(env, config)
+
+
+def wrap_gym(env: gymnasium.Env, config) -> 'GymEnv':
+  """Gives a gymnasium environment the protocol of `moto_tf.envs`.
+
+  Args:
+    env: the environment. To have images rendered it must have been made with
+      render_mode='rgb_array'.
+    config: the `env` part of the configuration.
+
+  Raises:
+    EnvError: its spaces cannot be used, or it cannot render.
+  """
+  return GymEnv(env, config)
+
+
+class GymEnv(Env):
+  """See `wrap_gym`."""
+
+  def __init__(self, env: gymnasium.Env, config):
+    self._env = env
+    self._size = config.image_size
+    self._low, self._high = _action_bounds(env.action_space)
+    self._render = config.image and not _has_image(env)
+    if self._render and env.render_mode != 'rgb_array':
+      raise EnvError(
+        f'{env} cannot give the images that env.image asks for: its '
+        f'render_mode is {env.render_mode!r}. Make it with '
+        "render_mode='rgb_array', or set --env.image False."
+      )
+    image = Box(0, 255, (self._size, self._size, 3), np.uint8)
+    spaces = {}
+    for key, space in _parts(env.observation_space).items():
+      if _is_image(space):
+        spaces[key] = image
+      elif isinstance(space, Box) and len(space.shape) <= 1:
+        size = int(np.prod(space.shape))
+        spaces[key] = Box(-np.inf, np.inf, (size,), np.float32)
+      else:
+        raise EnvError(
+          f'Observation {key!r} of {env} is {space}; expected a vector or an '
+          'image uint8 (H, W, 3). Convert it with a gymnasium wrapper.'
+        )
+    if self._render:
+      spaces['image'] = image
+    super().__init__(
+      spaces, self._low.size, config.action_repeat, config.time_limit
+    )
+
+  def close(self) -> None:
+    self._env.close()
+
+  def _reset(self, seed):
+    obs, _ = self._env.reset(seed=seed)
+    return self._observe(obs)
+
+  def _step(self, action):
+    space = self._env.action_space
+    share = (action.astype(np.float64) + 1) / 2
+    scaled = self._low + share * (self._high - self._low)
+    scaled = np.clip(scaled, self._low, self._high)
+    scaled = scaled.reshape(space.shape).astype(space.dtype)
+    total, success = 0.0, False
+    for _ in range(self.action_repeat):
+      obs, reward, terminated, truncated, info = self._env.step(scaled)
+      total += float(reward)
+      achieved = info.get('success', info.get('is_success', False))
+      success = success or bool(np.any(achieved))
+      if terminated or truncated:
+        break
+    return self._observe(obs), total, terminated, truncated, success
+
+  def _observe(self, obs):
+    if not isinstance(self._env.observation_space, Dict):
+      (key,) = _parts(self._env.observation_space)
+      obs = {key: obs}
+    if self._render:
+      obs = {**obs, 'image': self._frame()}
+    result = {}
+    for key, space in self.obs_space.items():
+      if _is_image(space):
+        result[key] = _resize(obs[key], self._size)
+      else:
+        # A copy, since environments may change their array later.
+        result[key] = np.array(obs[key], np.float32).reshape(space.shape)
+    return result
+
+  def _frame(self):
+    try:
+      frame = np.asarray(self._env.render())
+    except gymnasium.error.Error as error:
+      raise EnvError(f'{self._env} cannot render: {error}') from error
+    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
+      raise EnvError(
+        f'{self._env} rendered {frame.dtype} {frame.shape}, expected uint8 '
+        '(H, W, 3). Set --env.image False if it cannot render.'
+      )
+    return frame
+
+
+def _make(name, options):
+  try:
+    return gymnasium.make(name, disable_env_checker=True, **options)
+  except gymnasium.error.UnregisteredEnv as error:
+    near = difflib.get_close_matches(name, gymnasium.registry, 5)
+    raise EnvError(
+      f'Unknown gymnasium environment {name!r} ({error}). The nearest names: '
+      f'{", ".join(near) or "none"}. For those of another package put its '
+      'module first, as in gym_gymnasium_robotics:FrankaKitchen-v1.'
+    ) from error
+  except (gymnasium.error.Error, ImportError, TypeError) as error:
+    raise EnvError(
+      f'gymnasium cannot make {name!r} with {options or "no options"}: {error}'
+    ) from error
+
+
+def _parts(space) -> Mapping:
+  """Spaces of the observations by key."""
+  if isinstance(space, Dict):
+    return space.spaces
+  return {'image' if _is_image(space) else 'state': space}
+
+
+def _has_image(env):
+  return any(map(_is_image, _parts(env.observation_space).values()))
+
+
+def _is_image(space):
+  shape = space.shape or ()
+  return space.dtype == np.uint8 and len(shape) == 3 and shape[-1] == 3
+
+
+def _action_bounds(space):
+  """Bounds [A] of an action space, as float64."""
+  if not isinstance(space, Box) or not np.issubdtype(space.dtype, np.floating):
+    raise EnvError(
+      f'The action space is {space}; only continuous actions, a Box of '
+      'floats, can be learned.'
+    )
+  low, high = (v.astype(np.float64).ravel() for v in (space.low, space.high))
+  if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    raise EnvError(
+      f'The action space {space} is not bounded; give it finite bounds with '
+      'gymnasium.wrappers.RescaleAction.'
+    )
+  return low, high
+
+
+def _resize(image, size):
+  """Copy of an image uint8 [H, W, 3] as [size, size, 3], area-averaged."""
+  image = np.array(image, np.uint8)
+  if image.shape == (size, size, 3):
+    return image
+  resized = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
+  return np.array(resized)

@@ -1,0 +1,126 @@
+"""Camera images of MuJoCo simulations, with or without a display."""
+
+import dataclasses
+import os
+import sys
+from types import ModuleType
+
+import numpy as np
+
+from moto_tf.envs import EnvError, choices
+
+INSTALL = (
+  'Install OpenGL: on Debian and Ubuntu `apt-get install libegl1 '
+  'libegl-mesa0 libgl1 libgl1-mesa-dri` for MUJOCO_GL=egl, or `apt-get '
+  'install libosmesa6` for MUJOCO_GL=osmesa; with an NVIDIA card the EGL part '
+  'of its driver, libnvidia-gl. To use no images at all, set '
+  'MUJOCO_GL=disable and --env.image False.'
+)
+
+
+def use_headless() -> None:
+  """Selects EGL for MuJoCo where nothing is chosen and there is no display.
+
+  MuJoCo reads the choice when it is imported, so this comes first.
+  """
+  if sys.platform.startswith('linux') and not os.environ.get('DISPLAY'):
+    os.environ.setdefault('MUJOCO_GL', 'egl')
+
+
+def load_mujoco() -> ModuleType:
+  """Imports mujoco, headless if there is no display.
+
+  Raises:
+    EnvError: mujoco or the OpenGL library it was told to use is missing.
+  """
+  use_headless()
+  try:
+    import mujoco
+  except ModuleNotFoundError as error:
+    raise EnvError(
+      f'MuJoCo cannot be imported ({error}). Run: pip install mujoco'
+    ) from error
+  except Exception as error:
+    # What a missing OpenGL library raises depends on the library.
+    raise EnvError(
+      'MuJoCo cannot be imported with MUJOCO_GL='
+      f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {INSTALL}'
+    ) from error
+  return mujoco
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """A camera that is free of the model: angles in degrees, lengths in m."""
+
+  azimuth: float
+  elevation: float
+  distance: float
+  lookat: tuple[float, float, float]
+
+
+class Renderer:
+  """Renders one camera of one simulation into square images.
+
+  Cameras that hang upside down in the model are turned by 180 degrees, so
+  images are always upright and never mirrored.
+  """
+
+  def __init__(self, model, size: int, camera: View | str, fast: bool):
+    """Opens an OpenGL context.
+
+    Args:
+      model: MjModel. Its visual settings are changed.
+      size: height and width in pixels.
+      camera: a view, or the name of a camera of the model.
+      fast: no shadows, reflections, haze and multisampling, about ten times
+        faster with software OpenGL.
+
+    Raises:
+      EnvError: the model lacks the camera, or OpenGL does not work.
+    """
+    mujoco = load_mujoco()
+    self._turn = False
+    if isinstance(camera, View):
+      self._camera = mujoco.MjvCamera()
+      self._camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+      self._camera.azimuth = camera.azimuth
+      self._camera.elevation = camera.elevation
+      self._camera.distance = camera.distance
+      self._camera.lookat[:] = camera.lookat
+    else:
+      names = [model.camera(i).name for i in range(model.ncam)]
+      if camera not in names:
+        raise EnvError(f'Unknown camera {camera!r}. {choices(camera, names)}')
+      self._camera = camera
+      # The height of the vector that points up in the image.
+      self._turn = model.camera(camera).mat0.reshape(3, 3)[2, 1] < 0
+    visual = model.vis
+    visual.global_.offwidth = visual.global_.offheight = size
+    if fast:
+      visual.quality.offsamples = 0
+    try:
+      self._renderer = mujoco.Renderer(model, size, size)
+    except Exception as error:
+      # Each of the OpenGL backends raises something else.
+      raise EnvError(
+        'OpenGL cannot render with MUJOCO_GL='
+        f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {INSTALL}'
+      ) from error
+    if fast:
+      flags, names = self._renderer.scene.flags, mujoco.mjtRndFlag
+      flags[names.mjRND_SHADOW] = False
+      flags[names.mjRND_REFLECTION] = False
+      flags[names.mjRND_HAZE] = False
+      # Without it the background is black, and nothing is saved.
+      flags[names.mjRND_SKYBOX] = True
+
+  def __call__(self, data) -> np.ndarray:
+    """Image uint8 [size, size, 3] of an MjData, a new array."""
+    self._renderer.update_scene(data, self._camera)
+    image = self._renderer.render()
+    return np.ascontiguousarray(image[::-1, ::-1]) if self._turn else image
+
+  def close(self) -> None:
+    """Frees the OpenGL context."""
+    self._renderer.close()

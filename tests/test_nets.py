@@ -1,0 +1,352 @@
+"""Networks against naive loops, and the sizes of the paper."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import tiny_config
+
+from moto_tf import nets
+from moto_tf.config import make_config
+from moto_tf.rules import ConfigError
+from moto_tf.tfutils import Layers
+
+SHAPES = {'image': (16, 16, 3), 'state': (5,)}
+
+
+def normal(shape, seed=0):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def elu(x):
+  return np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
+
+
+def norm(x, gain, bias):
+  mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+  return (x - mean) / np.sqrt(var + 1e-3) * gain + bias
+
+
+def scramble(module, seed=0):
+  """Random values everywhere, so that no bias or gain is trivial."""
+  for i, var in enumerate(module.variables):
+    var.assign(normal(var.shape, [seed, i]) * 0.3 + 0.1)
+
+
+def make_stack(members=3, kind='none', units=(6, 5), seed=0):
+  stack = nets.StackedMLP(Layers(seed), members, 4, list(units), 2, 'elu', kind)
+  scramble(stack)
+  return stack
+
+
+def naive_member(stack, member, x, kind):
+  """One member of a stack as a loop over its layers."""
+  kernels = [k.numpy()[member] for k in stack.kernel]
+  biases = [b.numpy()[member] for b in stack.bias]
+  for i, (kernel, bias) in enumerate(zip(kernels, biases, strict=True)):
+    x = x @ kernel
+    if i == len(kernels) - 1:
+      return x + bias
+    if kind == 'layer':
+      x = elu(norm(x, stack.gain[i].numpy()[member], bias))
+    else:
+      x = elu(x + bias)
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+def test_mlp_matches_numpy(kind):
+  mlp = nets.MLP(Layers(0), 4, [6, 5], 2, 'elu', kind)
+  scramble(mlp)
+  x = expected = normal([3, 2, 4])
+  for dense, layer in zip(mlp.dense, mlp.norm, strict=True):
+    expected = expected @ dense.kernel.numpy() + dense.bias.numpy()
+    if kind == 'layer':
+      expected = norm(expected, layer.gamma.numpy(), layer.beta.numpy())
+    expected = elu(expected)
+  expected = expected @ mlp.out.kernel.numpy() + mlp.out.bias.numpy()
+  np.testing.assert_allclose(mlp(x), expected, rtol=1e-4, atol=1e-5)
+  assert mlp.size == 2
+
+
+def test_mlp_without_output_ends_in_its_last_layer():
+  mlp = nets.MLP(Layers(0), 4, [6, 5], None, 'relu', 'none')
+  assert mlp.size == 5 and mlp.out is None
+  result = mlp(normal([3, 4])).numpy()
+  assert result.shape == (3, 5) and (result >= 0).all()
+
+
+@pytest.mark.parametrize('act', ['elu', 'relu', 'gelu', 'silu', 'tanh'])
+def test_activations(act):
+  mlp = nets.MLP(Layers(0), 4, [6], None, act, 'none')
+  x = normal([3, 4])
+  expected = keras.activations.get(act)(mlp.dense[0](x))
+  np.testing.assert_allclose(mlp(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+@pytest.mark.parametrize('members', [1, 3])
+def test_stack_equals_separate_members(members, kind):
+  stack = make_stack(members, kind)
+  x = normal([7, 2, 4])
+  result = stack(tf.constant(x))
+  assert result.shape == (members, 7, 2, 2)
+  for member in range(members):
+    expected = naive_member(stack, member, x, kind)
+    np.testing.assert_allclose(result[member], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+def test_select_picks_one_member_per_row(kind):
+  stack = make_stack(3, kind)
+  x, members = normal([5, 2, 4]), [2, 0, 1, 1, 2]
+  result = stack.select(tf.constant(x), tf.constant(members))
+  every = stack(tf.constant(x)).numpy()
+  expected = np.stack([every[m, t] for t, m in enumerate(members)])
+  np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+  assert np.abs(every[0] - every[1]).max() > 0.1
+
+
+def test_select_of_a_single_member():
+  stack = make_stack(1)
+  x = tf.constant(normal([5, 2, 4]))
+  result = stack.select(x, tf.zeros([5], tf.int32))
+  np.testing.assert_allclose(result, stack(x)[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+def test_select_trains_the_drawn_members_only(kind):
+  stack = make_stack(4, kind)
+  x, members = tf.constant(normal([5, 2, 4])), [2, 0, 2, 2, 0]
+  with tf.GradientTape(persistent=True) as tape:
+    tape.watch(x)
+    one = tf.reduce_sum(stack.select(x, tf.constant(members)) ** 2)
+    every = stack(x)
+    same = tf.reduce_sum(
+      tf.stack([every[m, t] for t, m in enumerate(members)]) ** 2
+    )
+  sources = [*stack.variables, x]
+  grads = [tf.convert_to_tensor(g) for g in tape.gradient(one, sources)]
+  expected = tape.gradient(same, sources)
+  for grad, other in zip(grads, expected, strict=True):
+    np.testing.assert_allclose(grad, other, rtol=1e-3, atol=1e-4)
+  for grad in grads[:-1]:
+    assert not grad.numpy()[[1, 3]].any()
+    assert all(grad.numpy()[m].any() for m in (0, 2))
+
+
+@pytest.mark.parametrize('precision', ['float32', 'mixed_float16'])
+def test_layer_norm_equals_keras(precision):
+  layer = Layers(0, precision).norm(6, 'norm')
+  assert layer.epsilon == 1e-3
+  gain, bias = normal([6], 1), normal([6], 2)
+  layer.set_weights([gain, bias])
+  dtype = layer.compute_dtype
+  x = tf.cast(normal([4, 6]) * 3 + 1, dtype)
+  result = nets.layer_norm(x, tf.cast(gain, dtype), tf.cast(bias, dtype))
+  assert result.dtype == dtype
+  tolerance = 1e-5 if precision == 'float32' else 1e-2
+  np.testing.assert_allclose(result, layer(x), rtol=tolerance, atol=tolerance)
+
+
+def test_layer_norm_of_large_float16_does_not_overflow():
+  x = tf.constant([[60000.0, -60000.0, 0.0, 100.0]], tf.float16)
+  result = nets.layer_norm(x, tf.ones([4], x.dtype), tf.zeros([4], x.dtype))
+  np.testing.assert_allclose(result, norm(x.numpy().astype(float), 1, 0), 1e-2)
+
+
+def naive_conv(x, kernel, bias):
+  """Convolution of stride 2 without padding, by loops: [N, H, W, C]."""
+  size = kernel.shape[0]
+  count = (x.shape[1] - size) // 2 + 1
+  out = np.zeros([len(x), count, count, kernel.shape[-1]])
+  for i in range(count):
+    for j in range(count):
+      patch = x[:, 2 * i : 2 * i + size, 2 * j : 2 * j + size]
+      out[:, i, j] = np.einsum('nhwc,hwcd->nd', patch, kernel) + bias
+  return out
+
+
+def naive_deconv(x, kernel, bias):
+  """Transposed convolution of stride 2 without padding: [N, H, W, C]."""
+  size, before = kernel.shape[0], x.shape[1]
+  after = (before - 1) * 2 + size
+  out = np.zeros([len(x), after, after, kernel.shape[2]]) + bias
+  for i in range(before):
+    for j in range(before):
+      rows, cols = slice(2 * i, 2 * i + size), slice(2 * j, 2 * j + size)
+      out[:, rows, cols] += np.einsum('nc,hwdc->nhwd', x[:, i, j], kernel)
+  return out
+
+
+def test_encoder_matches_naive_convolutions():
+  config = tiny_config(encoder__mlp_keys='state')
+  encoder = nets.Encoder(Layers(0), SHAPES, config.encoder)
+  scramble(encoder)
+  obs = {'image': normal([2, 3, 16, 16, 3]), 'state': normal([2, 3, 5])}
+  x = obs['image'].reshape([6, 16, 16, 3])
+  for conv in encoder.conv:
+    x = elu(naive_conv(x, conv.kernel.numpy(), conv.bias.numpy()))
+  dense = encoder.mlp.dense[0]
+  y = elu(obs['state'] @ dense.kernel.numpy() + dense.bias.numpy())
+  expected = np.concatenate([x.reshape([2, 3, -1]), y], -1)
+  result = encoder(obs)
+  assert result.shape == (2, 3, encoder.size)
+  np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+def test_decoder_matches_naive_transposed_convolutions(kind):
+  config = tiny_config(decoder__mlp_keys='state', decoder__norm=kind)
+  decoder = nets.Decoder(Layers(0), 7, SHAPES, config.decoder)
+  scramble(decoder)
+  feat = normal([2, 3, 7])
+  result = decoder(tf.constant(feat))
+  x = feat.reshape([6, 7]) @ decoder.dense.kernel.numpy()
+  x = (x + decoder.dense.bias.numpy())[:, None, None]
+  for i, deconv in enumerate(decoder.deconv):
+    x = naive_deconv(x, deconv.kernel.numpy(), deconv.bias.numpy())
+    if i < len(decoder.deconv) - 1:
+      layer = decoder.norm[i]
+      if layer:
+        x = norm(x, layer.gamma.numpy(), layer.beta.numpy())
+      x = elu(x)
+  np.testing.assert_allclose(
+    result['image'].mean(), x.reshape([2, 3, 16, 16, 3]), rtol=1e-3, atol=1e-3
+  )
+  assert result['image'].event_shape == (16, 16, 3)
+  out = decoder.out['state']
+  expected = (
+    decoder.mlp(tf.constant(feat)).numpy() @ out.kernel.numpy()
+    + out.bias.numpy()
+  )
+  np.testing.assert_allclose(
+    result['state'].mean(), expected, rtol=1e-4, atol=1e-4
+  )
+  assert result['state'].event_shape == (5,)
+
+
+def test_decoder_start_equals_a_transposed_convolution():
+  """Values and gradients of the matrix product, against Keras' own layer."""
+  config = tiny_config()
+  decoder = nets.Decoder(Layers(0), 7, SHAPES, config.decoder)
+  scramble(decoder)
+  layer = decoder.deconv[0]
+  x = tf.constant(normal([6, decoder.dense.units]))
+  weight = normal([6, 5, 5, layer.filters], 1)
+  sources = [x, layer.kernel.value, layer.bias.value]
+  with tf.GradientTape(persistent=True) as tape:
+    tape.watch(x)
+    mine = decoder._first(x)
+    keras_own = layer(x[:, None, None])
+    loss = tf.reduce_sum(mine * weight)
+    other = tf.reduce_sum(keras_own * weight)
+  np.testing.assert_allclose(mine, keras_own, rtol=1e-4, atol=1e-4)
+  for grad, expected in zip(
+    tape.gradient(loss, sources), tape.gradient(other, sources), strict=True
+  ):
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(grad, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_sizes_of_the_paper():
+  config = make_config()
+  shapes = {'image': (64, 64, 3), 'state': (39,)}
+  encoder = nets.Encoder(Layers(0), shapes, config.encoder)
+  assert [c.kernel.shape for c in encoder.conv] == [
+    (4, 4, 3, 48),
+    (4, 4, 48, 96),
+    (4, 4, 96, 192),
+    (4, 4, 192, 384),
+  ]
+  assert encoder.size == 1536 and encoder.mlp_keys == []
+  assert encoder({'image': normal([1, 1, 64, 64, 3])}).shape == (1, 1, 1536)
+  decoder = nets.Decoder(Layers(0), 2048, shapes, config.decoder)
+  assert decoder.dense.kernel.shape == (2048, 1024)
+  assert [c.kernel.shape for c in decoder.deconv] == [
+    (5, 5, 128, 1024),
+    (5, 5, 64, 128),
+    (6, 6, 32, 64),
+    (6, 6, 3, 32),
+  ]
+  assert decoder(tf.constant(normal([1, 1, 2048])))['image'].mean().shape == (
+    *(1, 1, 64, 64, 3),
+  )
+
+
+def test_several_images_are_stacked_and_split_again():
+  shapes = {'wrist': (16, 16, 1), 'camera': (16, 16, 3), 'state': (5,)}
+  config = tiny_config(encoder__cnn_keys='.*', decoder__cnn_keys='.*')
+  encoder = nets.Encoder(Layers(0), shapes, config.encoder)
+  assert encoder.cnn_keys == ['camera', 'wrist']
+  assert encoder.conv[0].kernel.shape[2] == 4
+  obs = {k: normal([1, 2, *s]) for k, s in shapes.items()}
+  changed = {**obs, 'wrist': obs['wrist'] + 1}
+  assert np.abs(encoder(obs) - encoder(changed)).max() > 1e-3
+  decoder = nets.Decoder(Layers(0), 7, shapes, config.decoder)
+  outputs = decoder(tf.constant(normal([1, 2, 7])))
+  assert {k: tuple(v.mean().shape) for k, v in outputs.items()} == {
+    'camera': (1, 2, 16, 16, 3),
+    'wrist': (1, 2, 16, 16, 1),
+  }
+
+
+def test_keys_are_matched_whole_and_by_dimensions():
+  config = tiny_config(encoder__cnn_keys='im.*|state', encoder__mlp_keys='st')
+  shapes = {**SHAPES, 'im': (16, 16, 3), 'st': (2,), 'flag': ()}
+  cnn, mlp = nets.select_keys(shapes, config.encoder, 'encoder')
+  assert (cnn, mlp) == (['im', 'image'], ['st'])
+
+
+@pytest.mark.parametrize('name', ['encoder', 'decoder'])
+def test_keys_without_a_match_are_an_error(name):
+  config = tiny_config(**{f'{name}__cnn_keys': 'img'})
+  with pytest.raises(ConfigError) as error:
+    nets.select_keys(SHAPES, config[name], name)
+  for part in (f'--{name}.cnn_keys', "'img'", 'image', '(16, 16, 3)', 'state'):
+    assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+  'shapes',
+  [
+    {'image': (16, 12, 3)},
+    {'image': (16, 16, 3), 'image2': (32, 32, 3)},
+  ],
+)
+def test_images_of_other_shapes_are_an_error(shapes):
+  config = tiny_config(encoder__cnn_keys='.*', decoder__cnn_keys='.*')
+  with pytest.raises(ConfigError, match=r'encoder\.cnn_keys.*square'):
+    nets.Encoder(Layers(0), shapes, config.encoder)
+  with pytest.raises(ConfigError, match=r'decoder\.cnn_keys.*square'):
+    nets.Decoder(Layers(0), 7, shapes, config.decoder)
+
+
+def test_too_small_images_are_an_error():
+  config = tiny_config(encoder__cnn_kernels=[4, 4, 4, 4])
+  with pytest.raises(ConfigError, match=r'(?s)encoder.*\(16, 16, 3\).*small'):
+    nets.Encoder(Layers(0), SHAPES, config.encoder)
+
+
+def test_decoder_of_another_size_is_an_error():
+  config = tiny_config(decoder__cnn_kernels=[5, 6])
+  with pytest.raises(ConfigError, match='14 pixels.*gives 16'):
+    nets.Decoder(Layers(0), 7, SHAPES, config.decoder)
+
+
+@pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
+def test_low_precision_is_near_float32(precision):
+  config = tiny_config(encoder__mlp_keys='state', decoder__mlp_keys='state')
+  obs = {'image': normal([2, 3, 16, 16, 3]), 'state': normal([2, 3, 5])}
+  results = {}
+  for name in ('float32', precision):
+    layers = Layers(0, name)
+    encoder = nets.Encoder(layers, SHAPES, config.encoder)
+    decoder = nets.Decoder(layers, encoder.size, SHAPES, config.decoder)
+    embed = encoder(obs)
+    assert embed.dtype == layers.dtype
+    assert {v.dtype for v in encoder.variables} == {tf.float32}
+    means = {k: v.mean() for k, v in decoder(embed).items()}
+    assert {v.dtype for v in means.values()} == {tf.float32}
+    results[name] = [tf.cast(embed, tf.float32), *means.values()]
+  for low, full in zip(results[precision], results['float32'], strict=True):
+    np.testing.assert_allclose(low, full, atol=0.03)
