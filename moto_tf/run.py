@@ -305,21 +305,19 @@ class Run:
       self.logger.video(f'policy/{key}', images.side_by_side(videos))
 
   def _report(self, batch):
-    metrics, videos = self.agent.report(batch, self.gradient_step)
+    """Losses, success prediction and videos of held-out data, if given."""
+    name, batches = 'report', [batch]
     if self._heldout:
-      batches = [self._heldout.sample(i) for i in range(4)]
-      reports = [self.agent.report(b, i)[0] for i, b in enumerate(batches)]
-      total = {k: sum(r[k] for r in reports) for k in reports[0]}
-      hits, wrong, missed = (
-        total.pop(f'reward_{k}') for k in ('tp', 'fp', 'fn')
-      )
-      metrics = {k: v / len(reports) for k, v in total.items()}
-      metrics['reward_precision'] = hits / max(hits + wrong, 1)
-      metrics['reward_recall'] = hits / max(hits + missed, 1)
-      self.logger.add(metrics, 'heldout')
-      videos = self.agent.report(batches[0], 0)[1]
-    for key, video in videos.items():
-      self.logger.video(f'openloop/{key}', video)
+      name, batches = 'heldout', [self._heldout.sample(i) for i in range(4)]
+    reports = [self.agent.report(b, i) for i, b in enumerate(batches)]
+    total = {k: sum(m[k] for m, _ in reports) for k in reports[0][0]}
+    hits, wrong, missed = (total.pop(f'reward_{k}') for k in ('tp', 'fp', 'fn'))
+    metrics = {k: v / len(reports) for k, v in total.items()}
+    metrics['reward_precision'] = hits / max(hits + wrong, 1)
+    metrics['reward_recall'] = hits / max(hits + missed, 1)
+    self.logger.add(metrics, name)
+    for key, video in reports[0][1].items():
+      self.logger.video(f'openloop/{key}', images.upscale(video, 2))
 
   # Logs and ends.
 

@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None):
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--task', required=True, help='Meta-World task, or all: the ten of Moto')
+  add('--task', required=True, help='Meta-World task, or all: ten of the paper')
   add('--outdir', type=pathlib.Path, required=True, help='for all: <it>/<task>')
   add('--episodes', type=int, default=10, help='to have at the end (10)')
   add('--noise', type=float, default=0.0, help='std of action noise (0)')

@@ -310,6 +310,18 @@ def test_collect_refuses_other_settings(fake, tmp_path, change, message):
   )  # fmt: skip
 
 
+def test_settings_may_change_while_there_are_no_episodes(fake, tmp_path):
+  def fail(self, index):
+    raise ValueError('no such camera')
+
+  with pytest.MonkeyPatch.context() as context:
+    context.setattr(fake, 'attempt', fail)
+    with pytest.raises(ValueError, match='no such camera'):
+      record.collect(recipe(env={'camera': 'typo'}), tmp_path, 1)
+  info = record.collect(recipe(env={'camera': 'right'}), tmp_path, 1)
+  assert info.record['env'] == {'camera': 'right'}
+
+
 def test_collect_refuses_foreign_and_damaged_files(fake, tmp_path):
   episodes.save_episode(tmp_path / 'a', 'online', make_episode())
   with pytest.raises(record.RecordError, match='no dataset.json'):

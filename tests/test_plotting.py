@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moto_tf import plotting
+from moto_tf import curves, plotting
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +64,7 @@ def write_runs(root, tasks, seeds=3):
 
 def one_run(tmp_path, rows, name='0', **config):
   write_run(tmp_path / 'door' / 'moto' / name, rows, **config)
-  (run,) = plotting.find_runs([tmp_path])
+  (run,) = curves.find_runs([tmp_path])
   return run
 
 
@@ -136,8 +136,8 @@ def test_colors_do_not_depend_on_others(tmp_path):
   write_runs(tmp_path, ['hammer'])
   colors = []
   for methods in ('', 'no_bc', 'no_bc|dreamer'):
-    runs = plotting.find_runs([tmp_path], methods=methods)
-    results = plotting.aggregate_all(runs, ['eval/success'])
+    runs = curves.find_runs([tmp_path], methods=methods)
+    results = curves.aggregate_all(runs, ['eval/success'])
     ax = plotting.figure(results['eval/success'], 'eval/success').axes[0]
     colors.append({line.get_color() for line in ax.lines})
   assert colors[1] < colors[2] < colors[0]
@@ -153,8 +153,8 @@ def test_aggregate(tmp_path):
   for seed, values in enumerate(points):
     rows = [row(1000 + x // 10, eval_success=y) for x, y in values.items()]
     write_run(tmp_path / 'door' / 'moto' / str(seed), rows)
-  runs = plotting.find_runs([tmp_path])
-  found = plotting.aggregate(runs, 'eval/success')
+  runs = curves.find_runs([tmp_path])
+  found = curves.aggregate(runs, 'eval/success')
   grid = [0, 100, 200, 290]
   assert found['grid'] == grid
   table = []
@@ -189,12 +189,12 @@ def test_aggregate(tmp_path):
 
 def test_interval_kinds():
   values = np.array([[1.0, 5.0], [3.0, 2.0]])
-  low, high, kind = plotting.interval(values)
+  low, high, kind = curves.interval(values)
   assert kind == 'range'
   assert low.tolist() == [1, 2] and high.tolist() == [3, 5]
-  assert plotting.interval(values[:1]) == (None, None, None)
+  assert curves.interval(values[:1]) == (None, None, None)
   values = np.random.default_rng(0).normal(size=(40, 1))
-  low, high, kind = plotting.interval(values)
+  low, high, kind = curves.interval(values)
   error = 1.96 * values.std(ddof=1) / 40**0.5
   assert kind == 'bootstrap'
   np.testing.assert_allclose(high - low, 2 * error, rtol=0.1)
@@ -203,7 +203,7 @@ def test_interval_kinds():
 
 def test_single_seed(tmp_path):
   run = one_run(tmp_path, [row(1000, eval_return=2.0)])
-  found = plotting.aggregate([run], 'eval/return')
+  found = curves.aggregate([run], 'eval/return')
   assert found['low'] is found['high'] is found['interval'] is None
   assert found['final'] == {
     'mean': 2.0,
@@ -218,17 +218,17 @@ def test_single_seed(tmp_path):
 def test_gradient_axis(tmp_path):
   rows = [row(x, eval_success=x / 4000) for x in range(500, 2001, 500)]
   run = one_run(tmp_path, rows)
-  found = plotting.aggregate([run], 'eval/success', 'gradient_step')
+  found = curves.aggregate([run], 'eval/success', 'gradient_step')
   assert found['grid'] == [500, 1000, 1500, 2000]
   assert found['online_start'] == 1000 and found['offline']['mean'] == 0.25
-  found = plotting.aggregate([run], 'eval/success')
+  found = curves.aggregate([run], 'eval/success')
   assert found['grid'] == [0, 5000, 10000]
   assert found['mean'] == [0.25, 0.375, 0.5]
 
 
 def test_no_offline_phase(tmp_path):
   rows = [row(x, offline=0, eval_success=0.5) for x in (10, 20)]
-  found = plotting.aggregate([one_run(tmp_path, rows)], 'eval/success')
+  found = curves.aggregate([one_run(tmp_path, rows)], 'eval/success')
   assert found['online_start'] is None and found['offline'] is None
   paths = plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'])
   assert len(paths) == 2
@@ -242,7 +242,7 @@ def test_repeated_rows(tmp_path):
   # Two rows of one step, where the second holds other metrics.
   rows.append(row(5000, eval_return=7.0))
   rows.append(row(5000, eval_success=0.6))
-  x, y = plotting.curve(one_run(tmp_path, rows), 'eval/success')
+  x, y = curves.curve(one_run(tmp_path, rows), 'eval/success')
   assert x.tolist() == [0, 10000, 20000, 40000]
   assert y.tolist() == [0.0, 0.2, 0.3, 0.6]
 
@@ -250,16 +250,14 @@ def test_repeated_rows(tmp_path):
 def test_missing_values(tmp_path):
   rows = [row(1000 + i, eval_success=v) for i, v in enumerate([0.1, None, 0.3])]
   rows.append({'gradient_step': 1004, 'eval/success': float('nan')})
-  x, y = plotting.curve(one_run(tmp_path, rows), 'eval/success')
+  x, y = curves.curve(one_run(tmp_path, rows), 'eval/success')
   assert x.tolist() == [0, 20] and y.tolist() == [0.1, 0.3]
 
 
 def test_smooth(tmp_path):
   values = [0.0, 1.0, 0.0, 1.0, 1.0]
   rows = [row(1000 + i, eval_success=v) for i, v in enumerate(values)]
-  found = plotting.aggregate(
-    [one_run(tmp_path, rows)], 'eval/success', smooth=3
-  )
+  found = curves.aggregate([one_run(tmp_path, rows)], 'eval/success', smooth=3)
   np.testing.assert_allclose(found['mean'], [0, 1 / 2, 1 / 3, 2 / 3, 2 / 3])
   assert found['final']['mean'] == 1 and found['best']['mean'] == 1
 
@@ -267,9 +265,9 @@ def test_smooth(tmp_path):
 def test_long_curves(tmp_path):
   rng = np.random.default_rng(0)
   rows = [row(1000 + i, episode_return=rng.normal()) for i in range(900)]
-  found = plotting.aggregate([one_run(tmp_path, rows)], 'episode/return')
+  found = curves.aggregate([one_run(tmp_path, rows)], 'episode/return')
   values = [x['episode/return'] for x in rows]
-  assert len(found['grid']) == plotting.POINTS
+  assert len(found['grid']) == curves.POINTS
   assert found['best']['mean'] == max(values)
   assert found['final']['mean'] == values[-1]
 
@@ -287,21 +285,21 @@ def test_long_curves(tmp_path):
 )
 def test_method(tmp_path, path, config, method):
   write_run(tmp_path / path, [row(1)], seed=3, **config)
-  (run,) = plotting.find_runs([tmp_path])
+  (run,) = curves.find_runs([tmp_path])
   assert (run.method, run.seed) == (method, 3)
 
 
 def test_filters(tmp_path):
   write_runs(tmp_path, ['door-open', 'hammer'], seeds=1)
-  runs = plotting.find_runs([tmp_path], tasks='door', methods='^no_')
+  runs = curves.find_runs([tmp_path], tasks='door', methods='^no_')
   assert [(run.task, run.method) for run in runs] == [
     ('metaworld_door-open', 'no_bc')
   ]
   # A directory inside another is not counted twice.
-  again = plotting.find_runs([tmp_path, tmp_path / 'hammer'])
-  assert len(again) == len(plotting.find_runs([tmp_path]))
-  with pytest.raises(plotting.PlotError, match=r"--methods '\(' is not"):
-    plotting.find_runs([tmp_path], methods='(')
+  again = curves.find_runs([tmp_path, tmp_path / 'hammer'])
+  assert len(again) == len(curves.find_runs([tmp_path]))
+  with pytest.raises(curves.PlotError, match=r"--methods '\(' is not"):
+    curves.find_runs([tmp_path], methods='(')
 
 
 def test_damage_is_named(tmp_path, capsys):
@@ -318,8 +316,8 @@ def test_damage_is_named(tmp_path, capsys):
   (part / 'config.yaml').write_text('task: x\n')
   other = write_run(tmp_path / 'door' / 'moto' / '5', [row(3, train_loss=1.0)])
   twice = write_run(tmp_path / 'again' / 'moto' / '0', rows[:1])
-  runs = plotting.find_runs([tmp_path])
-  found = plotting.aggregate_all(runs, ['eval/success'])
+  runs = curves.find_runs([tmp_path])
+  found = curves.aggregate_all(runs, ['eval/success'])
   found = found['eval/success']['metaworld_door-open']['moto']
   assert found['seeds'] == [0] and found['runs'] == [str(good)]
   assert found['mean'] == [0.5, 0.7]
@@ -340,24 +338,24 @@ def test_unfinished_seed_is_named(tmp_path, capsys):
   rows = [row(x, eval_success=0.5) for x in range(1000, 3001, 100)]
   write_run(tmp_path / 'door' / 'moto' / '0', rows)
   short = write_run(tmp_path / 'door' / 'moto' / '1', rows[:11])
-  runs = plotting.find_runs([tmp_path])
-  found = plotting.aggregate(runs, 'eval/success')
+  runs = curves.find_runs([tmp_path])
+  found = curves.aggregate(runs, 'eval/success')
   assert found['grid'][-1] == 10000
   error = capsys.readouterr().err
   assert f'cut at env_step 10000 of 20000, where {short} ends' in error
 
 
 def test_errors(tmp_path, capsys):
-  with pytest.raises(plotting.PlotError, match='nothing is not a directory'):
-    plotting.find_runs([tmp_path / 'nothing'])
-  with pytest.raises(plotting.PlotError, match='0 directories hold'):
-    plotting.find_runs([tmp_path])
+  with pytest.raises(curves.PlotError, match='nothing is not a directory'):
+    curves.find_runs([tmp_path / 'nothing'])
+  with pytest.raises(curves.PlotError, match='0 directories hold'):
+    curves.find_runs([tmp_path])
   run = one_run(tmp_path, [row(1, eval_success=0.5)])
-  with pytest.raises(plotting.PlotError, match='hold .*eval/success'):
-    plotting.aggregate_all([run], ['eval/succes'])
-  with pytest.raises(plotting.PlotError, match='--smooth is 0'):
+  with pytest.raises(curves.PlotError, match='hold .*eval/success'):
+    curves.aggregate_all([run], ['eval/succes'])
+  with pytest.raises(curves.PlotError, match='--smooth is 0'):
     plotting.plot([tmp_path], tmp_path / 'out', smooth=0)
-  with pytest.raises(plotting.PlotError, match='--outdir .*metrics.jsonl'):
+  with pytest.raises(curves.PlotError, match='--outdir .*metrics.jsonl'):
     plotting.plot([tmp_path], run.path / 'metrics.jsonl')
   plotting.plot([tmp_path], tmp_path / 'out')
   assert 'no run has values of eval/return' in capsys.readouterr().err

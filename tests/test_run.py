@@ -124,7 +124,7 @@ def test_other_seed_other_run(finished, tmp_path):
   assert other[12] != losses(finished)[12]
 
 
-@pytest.mark.parametrize('stop', [1, 3, 5, 7, 10])
+@pytest.mark.parametrize('stop', [1, 5, 7])
 def test_resume_is_exact(finished, tmp_path, stop):
   """Dropped without warning after `stop` updates, as by SIGKILL."""
   logdir = tmp_path / 'moto' / '0'
@@ -189,8 +189,10 @@ def test_non_finite_loss_stops_with_checkpoint(tmp_path):
     before = run.agent.save()
     batch = run.sample()
     batch['reward'][0, 1] = np.nan
-    with pytest.raises(module.TrainingError, match='reward_loss.*good step is 1'):
+    with pytest.raises(module.TrainingError) as info:
       run.update(batch)
+    assert 'reward_loss = nan' in str(info.value)
+    assert 'last good step is 1' in str(info.value)
     after = run.agent.save()
     assert run.gradient_step == 1
   weights = [k for k in before if k.startswith('model/')]
@@ -248,9 +250,17 @@ def test_load_policy(finished):
   first = policy(state)
   assert first.shape == (1,) and abs(first[0]) <= 1
   second = policy({'state': state})
-  policy.reset()
-  np.testing.assert_array_equal(policy(state), first)
-  np.testing.assert_array_equal(policy(state), second)
+  assert not np.array_equal(first, second)  # It remembers.
+  again = load_policy(finished)
+  np.testing.assert_array_equal(again(state), first)
+  np.testing.assert_array_equal(again(state), second)
+  # A new episode forgets: it does not depend on what was seen before.
+  for obs in (state, -state, state):
+    policy(obs)
+    policy.reset()
+  for _ in range(4):
+    again.reset()
+  np.testing.assert_array_equal(policy(state), again(state))
   with pytest.raises(ValueError, match=r"'state'.*expected \(2,\)"):
     policy(np.zeros(3, np.float32))
 

@@ -176,15 +176,16 @@ def _open_recording(recipe, directory):
   """Attempts kept and dropped so far, after checking who made them."""
   record = inspect.read_record(directory)
   paths = episodes.find_episodes(directory)
-  if not record:
-    if paths:
-      raise RecordError(
-        f'{directory}: holds episodes but no dataset.json, so they were not '
-        'made by this tool. Choose another --outdir.'
-      )
+  if paths and not record:
+    raise RecordError(
+      f'{directory}: holds episodes but no dataset.json, so they were not '
+      'made by this tool. Choose another --outdir.'
+    )
+  differing = _differences(record, recipe.settings())
+  if differing and not paths:
+    # Nothing is lost, for example after a first try with a wrong camera.
     _write_record(recipe, directory, set())
     return set(), set()
-  differing = _differences(record, recipe.settings())
   if differing:
     raise RecordError(
       f'{directory}: was recorded with other settings: {"; ".join(differing)}. '

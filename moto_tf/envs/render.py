@@ -1,8 +1,10 @@
 """Camera images of MuJoCo simulations, with or without a display."""
 
+import atexit
 import dataclasses
 import os
 import sys
+import weakref
 from types import ModuleType
 
 import numpy as np
@@ -107,6 +109,8 @@ class Renderer:
         'OpenGL cannot render with MUJOCO_GL='
         f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {INSTALL}'
       ) from error
+    # One that is never closed would print errors after OpenGL has ended.
+    atexit.register(_close, weakref.ref(self))
     if fast:
       flags, names = self._renderer.scene.flags, mujoco.mjtRndFlag
       flags[names.mjRND_SHADOW] = False
@@ -124,3 +128,9 @@ class Renderer:
   def close(self) -> None:
     """Frees the OpenGL context."""
     self._renderer.close()
+
+
+def _close(ref):
+  renderer = ref()
+  if renderer is not None:
+    renderer.close()

@@ -1,0 +1,408 @@
+"""The agent: precision, compilation, resuming, acting and reporting."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import SPACES, make_agent, make_batch, randomize, tiny_config
+
+from moto_tf.checkpoint import CheckpointError
+from moto_tf.world_model import CONTEXT
+
+PRESETS = {
+  'moto': {'behavior': 'moto'},
+  'dreamer': {
+    'behavior': 'dreamer',
+    'rssm__ensemble': 1,
+    'start_states': 0,
+  },
+}
+VECTOR = {
+  'encoder__mlp_keys': 'state',
+  'encoder__cnn_keys': '$^',
+  'decoder__mlp_keys': 'state',
+  'decoder__cnn_keys': '$^',
+}
+BOTH = {'encoder__mlp_keys': 'state', 'decoder__mlp_keys': 'state'}
+
+
+@pytest.fixture(autouse=True)
+def graphs():
+  """Leaves tf.function on for the tests that follow."""
+  yield
+  tf.config.run_functions_eagerly(False)
+
+
+def make(behavior='moto', **overrides):
+  config = tiny_config(**{**PRESETS[behavior], **overrides})
+  return make_agent(config), config
+
+
+def train(agent, config, steps, first=0):
+  """Metrics of `steps` gradient steps, each on a batch of its own."""
+  return [
+    agent.train(make_batch(config, step, ((1, 2),)), step)
+    for step in range(first, first + steps)
+  ]
+
+
+def assert_near(one, other, rel, names):
+  for name in names:
+    assert one[name] == pytest.approx(other[name], rel=rel, abs=rel), name
+
+
+def losses(metrics):
+  return [k for k in metrics if k.endswith('_loss')]
+
+
+@pytest.mark.parametrize('behavior', ['moto', 'dreamer'])
+def test_compiled_steps_trace_once_and_equal_eager_ones(behavior):
+  eager, config = make(behavior)
+  expected = train(eager, config, 3)
+  agent, config = make(behavior, eager=False)
+  metrics = train(agent, config, 3)
+  assert agent._train_model.experimental_get_tracing_count() == 1
+  assert agent._train_behavior.experimental_get_tracing_count() == 1
+  assert all(np.isfinite(v) for m in metrics for v in m.values())
+  assert {type(v) for v in metrics[0].values()} == {float}
+  for one, other in zip(metrics, expected, strict=True):
+    assert list(one) == list(other)
+    assert_near(one, other, 1e-3, one)
+  assert agent.seconds['model'] > 0 and agent.seconds['behavior'] > 0
+
+
+@pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
+@pytest.mark.parametrize('behavior', ['moto', 'dreamer'])
+def test_low_precision_stays_near_float32(behavior, precision):
+  """Losses of the first three steps agree within 5 percent."""
+  full, config = make(behavior)
+  low, _ = make(behavior, precision=precision)
+  # A loss scale that does not overflow, or else steps are skipped at first.
+  arrays = low.save()
+  scales = [k for k in arrays if 'dynamic_scale' in k]
+  assert len(scales) == (3 if precision == 'mixed_float16' else 0)
+  low.load({k: np.float32(64) if k in scales else v for k, v in arrays.items()})
+  for expected, metrics in zip(
+    train(full, config, 3), train(low, config, 3), strict=True
+  ):
+    assert all(np.isfinite(v) for v in metrics.values())
+    assert_near(metrics, expected, 0.05, losses(expected))
+  assert {v.dtype for v in low.model.variables} == {tf.float32}
+
+
+def test_float16_recovers_from_overflow():
+  """The first steps overflow and are skipped, until the scale has halved."""
+  agent, config = make(precision='mixed_float16')
+  arrays = agent.save()
+  scales = [k for k in arrays if 'dynamic_scale' in k]
+  agent.load(
+    {k: np.float32(2**30) if k in scales else v for k, v in arrays.items()}
+  )
+  before = {k: v.numpy() for k, v in agent.model.named_variables().items()}
+  metrics = train(agent, config, 1)
+  assert not np.isfinite(metrics[0]['model_grad_norm'])
+  for key, var in agent.model.named_variables().items():
+    np.testing.assert_array_equal(var, before[key])
+  metrics = train(agent, config, 20, first=1)
+  for name in ('model', 'actor', 'critic'):
+    assert np.isfinite(metrics[-1][f'{name}_grad_norm'])
+    assert np.isfinite([m[f'{name}_loss'] for m in metrics]).all()
+    assert metrics[-1][f'{name}_loss_scale'] < 2**30
+  changed = [
+    np.any(var.numpy() != before[key])
+    for key, var in agent.model.named_variables().items()
+  ]
+  assert all(changed)
+
+
+def portable_uniform(original):
+  """Uniform floats from integers, which XLA draws like TensorFlow does."""
+
+  def uniform(shape, seed, minval=0, maxval=None, dtype=tf.float32):
+    if dtype != tf.float32:
+      return original(shape, seed, minval, maxval, dtype)
+    bits = original(shape, seed, None, None, tf.uint32)
+    bits = tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32)
+    return (bits + 0.5) * 2.0**-23
+
+  return uniform
+
+
+@pytest.mark.parametrize('behavior', ['moto', 'dreamer'])
+def test_xla_gives_the_same_losses(behavior, monkeypatch):
+  monkeypatch.setattr(
+    tf.random,
+    'stateless_uniform',
+    portable_uniform(tf.random.stateless_uniform),
+  )
+  small = {'replay__batch': 2, 'replay__length': 3, 'horizon': 2}
+  small['start_states'] = 4 if behavior == 'moto' else 0
+  plain, config = make(behavior, **small)
+  expected = train(plain, config, 2)
+  agent, config = make(behavior, jit=True, eager=False, **small)
+  for one, other in zip(train(agent, config, 2), expected, strict=True):
+    assert all(np.isfinite(v) for v in one.values())
+    assert_near(one, other, 1e-2, one)
+  assert agent._train_model.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(
+  'behavior, precision', [('moto', 'float32'), ('dreamer', 'mixed_float16')]
+)
+def test_a_loaded_agent_continues_bit_for_bit(behavior, precision):
+  settings = {'precision': precision, 'eager': False, 'slow_target_update': 2}
+  agent, config = make(behavior, **settings)
+  train(agent, config, 3)
+  saved = agent.save()
+  assert all(isinstance(v, np.ndarray) for v in saved.values())
+  expected = train(agent, config, 2, first=3)
+  other, _ = make(behavior, **settings)
+  train(other, config, 1, first=9)
+  assert any(np.any(saved[k] != v) for k, v in other.save().items())
+  other.load(saved)
+  for key, value in other.save().items():
+    np.testing.assert_array_equal(value, saved[key], err_msg=key)
+    assert value.dtype == saved[key].dtype
+  assert train(other, config, 2, first=3) == expected
+  final = agent.save()
+  for key, value in other.save().items():
+    np.testing.assert_array_equal(value, final[key], err_msg=key)
+
+
+def test_everything_that_learning_changes_is_saved():
+  agent, config = make(slow_target_update=1)
+  before = agent.save()
+  train(agent, config, 2)
+  after = agent.save()
+  assert list(before) == list(after)
+  same = {k for k in after if np.array_equal(before[k], after[k])}
+  assert same == {k for k in after if 'learning_rate' in k}
+  groups = {k.split('/')[0] for k in after}
+  assert groups == {
+    *('model', 'actor', 'critics'),
+    *('model_opt', 'actor_opt', 'critic_opt'),
+  }
+
+
+def test_loading_keeps_the_configured_learning_rate():
+  """A run continued with another learning rate uses it."""
+  agent, config = make()
+  train(agent, config, 1)
+  rates = {f'{k}_opt__lr': 1e-12 for k in ('model', 'actor', 'critic')}
+  decay = {f'{k}_opt__wd': 0.0 for k in ('model', 'actor', 'critic')}
+  other, config = make(**rates, **decay)
+  other.load(agent.save())
+  train(other, config, 1, first=1)
+  for key, var in agent.model.named_variables('model/').items():
+    np.testing.assert_allclose(other.state()[key], var, atol=1e-8)
+
+
+def test_loading_other_sizes_is_a_clear_error():
+  agent, _ = make()
+  before = agent.save()
+  other, _ = make(rssm__deter=24)
+  with pytest.raises(CheckpointError) as error:
+    agent.load(other.save())
+  for part in ('model/rssm', '24', 'expected', '16', 'config.yaml'):
+    assert part in str(error.value), part
+  for key, value in agent.save().items():
+    np.testing.assert_array_equal(value, before[key])
+
+
+def test_loading_another_behavior_is_a_clear_error():
+  agent, _ = make()
+  other, _ = make('dreamer', rssm__ensemble=3)
+  arrays = {k: v for k, v in other.save().items() if 'critic' not in k}
+  with pytest.raises(CheckpointError, match='arrays differ.*critic'):
+    agent.load(arrays)
+
+
+def test_training_is_a_function_of_batch_step_and_seed():
+  runs = []
+  for seed in (0, 0, 1):
+    agent, config = make(seed=seed)
+    runs.append(train(agent, config, 2))
+  assert runs[0] == runs[1]
+  assert runs[0][0]['kl_loss'] != runs[2][0]['kl_loss']
+  agent, config = make()
+  batch = make_batch(config)
+  results = []
+  for step in (1, 1, 2):
+    agent, _ = make()
+    results.append(agent.train(batch, step))
+  assert results[0] == results[1] != results[2]
+
+
+def make_obs(count, seed=0, first=False):
+  rng = np.random.default_rng(seed)
+  return {
+    'image': rng.integers(0, 256, (count, 16, 16, 3), np.uint8),
+    'state': rng.normal(size=(count, 5)).astype(np.float32),
+    'is_first': np.full(count, first),
+  }
+
+
+def take(values, index):
+  return {k: v[index] for k, v in values.items()}
+
+
+def act(agent, lanes, seeds, mode='train', steps=4):
+  """Actions [steps, N, A] of some lanes out of four."""
+  state, actions = None, []
+  for step in range(steps):
+    obs = take(make_obs(4, step, step == 0), lanes)
+    number = np.full(len(lanes), step)
+    action, state = agent.policy(
+      obs, state, (np.array(seeds)[lanes], number), mode
+    )
+    actions.append(action)
+  return np.stack(actions)
+
+
+@pytest.mark.parametrize('mode', ['train', 'eval'])
+def test_a_lane_acts_the_same_in_any_company(mode):
+  agent, _ = make(**BOTH)
+  randomize(agent)
+  seeds = [3, 8, 3, 5]
+  every = act(agent, [0, 1, 2, 3], seeds, mode)
+  assert every.shape == (4, 4, 2) and every.dtype == np.float32
+  assert np.abs(every).max() < 1
+  for lanes in ([1], [3, 0], [2, 1, 0]):
+    some = act(agent, lanes, seeds, mode)
+    np.testing.assert_allclose(some, every[:, lanes], atol=1e-5)
+  other = act(agent, [0, 1, 2, 3], [4, 8, 3, 5], mode)
+  np.testing.assert_allclose(other[:, 1:], every[:, 1:], atol=1e-5)
+  if mode == 'train':
+    assert np.abs(other[:, 0] - every[:, 0]).min() > 1e-6
+
+
+def test_train_mode_explores_and_eval_mode_takes_the_mode():
+  agent, _ = make()
+  randomize(agent)
+  obs, lanes = make_obs(4, 0, True), (np.arange(4), np.zeros(4, int))
+  feat = lambda state: agent.model.rssm.get_feat(state)
+  action, state = agent.policy(obs, None, lanes, 'eval')
+  mean = np.tanh(agent.behavior.actor.mlp(feat(state))[:, :2])
+  np.testing.assert_allclose(action, mean, atol=1e-5)
+  np.testing.assert_array_equal(state['action'], action)
+  again, _ = agent.policy(obs, None, lanes, 'eval')
+  np.testing.assert_array_equal(again, action)
+  sampled, state = agent.policy(obs, None, lanes)
+  assert np.abs(sampled - mean).min() > 1e-6
+  # With many lanes, samples follow the distribution of their own state.
+  lanes = (np.arange(400), np.zeros(400, int))
+  obs = take(obs, [0] * 400)
+  sampled, state = agent.policy(obs, None, lanes)
+  dist = agent.behavior.actor(feat(state))
+  cdf = lambda x: 0.5 * (1 + tf.math.erf((x - dist._mean) / dist._std / 2**0.5))
+  place = (cdf(sampled) - cdf(-1.0)) / (cdf(1.0) - cdf(-1.0))
+  place = np.sort(place, 0)
+  gap = np.abs(place - ((np.arange(400) + 0.5) / 400)[:, None]).max()
+  assert gap < 1.95 / 20  # Kolmogorov-Smirnov, 1 in 1000.
+
+
+def test_is_first_forgets_state_and_action():
+  agent, _ = make()
+  randomize(agent)
+  lanes = (np.array([1, 2]), np.array([0, 0]))
+  _, state = agent.policy(make_obs(2, 5, True), None, lanes)
+  obs = {**make_obs(2, 6), 'is_first': np.array([True, False])}
+  old, after = agent.policy(obs, state, lanes)
+  new, fresh = agent.policy(obs, None, lanes)
+  np.testing.assert_allclose(old[0], new[0], atol=1e-6)
+  np.testing.assert_allclose(after['deter'][0], fresh['deter'][0], atol=1e-6)
+  assert np.abs(after['deter'][1] - fresh['deter'][1]).max() > 1e-3
+
+
+def test_policy_is_one_posterior_step_on_its_own_action():
+  """Acting filters as training does: same noise, same state."""
+  agent, _ = make(eager=False)
+  randomize(agent)
+  rssm, state, actions, states = agent.model.rssm, None, [np.zeros([1, 2])], []
+  noises = []
+  for step in range(3):
+    obs = make_obs(1, step, step == 0)
+    action, state = agent.policy(obs, state, (np.array([7]), np.array([step])))
+    actions.append(action)
+    states.append(state)
+    rng = np.random.default_rng([7, step])
+    uniform = rng.random(16 + 2, np.float32)[:16].reshape([1, 4, 4])
+    noises.append(-np.log(-np.log(uniform)))
+  manual = rssm.initial(1)
+  for step in range(3):
+    obs = make_obs(1, step, step == 0)
+    image = obs['image'].astype(np.float32) / 255 - 0.5
+    manual = rssm.obs_step(
+      manual,
+      tf.constant(actions[step], tf.float32),
+      agent.model.encoder({'image': tf.constant(image)}),
+      tf.constant(obs['is_first'], tf.float32),
+      tf.constant(noises[step]),
+    )
+    for key in ('deter', 'stoch', 'logit'):
+      np.testing.assert_allclose(states[step][key], manual[key], atol=1e-4)
+  assert agent._policy.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
+def test_policy_in_low_precision(precision):
+  agent, _ = make(precision=precision, eager=False)
+  actions = act(agent, [0, 1], [3, 8])
+  assert actions.dtype == np.float32 and np.isfinite(actions).all()
+  assert agent._policy.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize('behavior', ['moto', 'dreamer'])
+@pytest.mark.parametrize(
+  'settings, keys, images',
+  [
+    (VECTOR, ['state'], False),
+    (BOTH, ['image', 'state'], True),
+    ({'pred_discount': True}, ['image'], True),
+  ],
+)
+def test_observation_kinds_and_discount_head(behavior, settings, keys, images):
+  agent, config = make(behavior, **settings)
+  assert agent.input_keys == agent.obs_keys == keys
+  batch = make_batch(config, 0, ((1, 2),))
+  batch['is_terminal'][0, -1] = True
+  unused = {k for k in SPACES if k not in keys}
+  batch = {k: v for k, v in batch.items() if k not in unused}
+  for step in range(2):
+    metrics = agent.train(batch, step)
+    assert all(np.isfinite(v) for v in metrics.values())
+  assert ('image_loss' in metrics) == images
+  assert ('vector_loss' in metrics) == ('state' in keys)
+  assert ('discount_loss' in metrics) == bool(settings.get('pred_discount'))
+  obs = {k: v for k, v in make_obs(2, 0, True).items() if k not in unused}
+  action, _ = agent.policy(obs, None, (np.arange(2), np.zeros(2, int)))
+  assert action.shape == (2, 2)
+  metrics, videos = agent.report(batch, 0)
+  assert all(np.isfinite(v) for v in metrics.values())
+  assert list(videos) == (['image'] if images else [])
+
+
+def test_report_changes_nothing_and_marks_the_context():
+  agent, config = make(replay__length=8, eager=False)
+  before = agent.save()
+  batch = make_batch(config)
+  metrics, videos = agent.report(batch, 5)
+  again, _ = agent.report(batch, 5)
+  assert metrics == again
+  for key, value in agent.save().items():
+    np.testing.assert_array_equal(value, before[key])
+  video = videos['image']
+  assert video.dtype == np.uint8 and video.shape == (8, 48, 3 * 16, 3)
+  green = (video == [0, 200, 0]).all(-1)
+  for edge in (green[:, :2], green[:, -2:], green[:, :, :2], green[:, :, -2:]):
+    assert edge[:CONTEXT].all()
+    assert not edge[CONTEXT:].all((1, 2)).any()
+  assert not green[:, 2:-2, 2:-2].all((1, 2)).any()
+  truth = batch['image'][0, 0, 2:, 2:]
+  shown = video[0, 2:16, 2:16].astype(int)
+  assert np.abs(shown - truth).max() <= 1
+  reward = batch['reward'] > 0.5
+  assert metrics['reward_tp'] + metrics['reward_fn'] == reward.sum()
+  assert metrics['model_loss'] == pytest.approx(
+    metrics['image_loss'] + metrics['reward_loss'] + metrics['kl_loss'],
+    rel=1e-4,
+  )
