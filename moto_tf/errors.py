@@ -18,4 +18,4 @@ def errors() -> Iterator[None]:
     if not type(error).__module__.startswith('moto_tf'):
       raise
     print(f'Error: {error}', file=sys.stderr)
-    sys.exit(2)
+    sys.exit(1)

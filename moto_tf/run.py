@@ -20,6 +20,7 @@ from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
 from .data.episodes import episode_return
+from .data.inspect import read_record
 from .driver import Driver
 from .logger import Logger
 from .prefetch import Prefetcher
@@ -240,6 +241,8 @@ class Run:
 
   def _open_replay(self, offline, online, keep):
     config = self.config
+    if offline:
+      _warn_of_other_settings(offline, config)
     return Replay(
       offline,
       online,
@@ -376,3 +379,22 @@ def _episode_seed(seed, episode):
   """Seed of a collected episode, apart from those of evaluation."""
   state = np.random.SeedSequence([seed, episode]).generate_state(1)
   return int(state[0]) // 2 + 2_000_000
+
+
+def _warn_of_other_settings(directory, config):
+  """Says if episodes were recorded in another task, view or rhythm."""
+  recorded = read_record(directory)
+  now = {'task': config.task, **config.env}
+  before = {'task': recorded.get('task'), **recorded.get('env', {})}
+  # Whether images are rendered or not does not change the others.
+  other = [
+    f'{k} {before[k]!r} there, {now[k]!r} here'
+    for k in now
+    if k != 'image' and before.get(k, now[k]) not in (now[k], None)
+  ]
+  if other:
+    print(
+      f'Warning: {directory} was recorded with other settings: '
+      f'{", ".join(other)}.',
+      file=sys.stderr,
+    )

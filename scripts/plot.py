@@ -7,9 +7,9 @@ per task and a line per method: the mean over seeds.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+import moto_tf
 from moto_tf import plotting
 
 
@@ -28,12 +28,9 @@ def main(argv: list[str] | None = None):
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
   args = vars(parser.parse_args(argv))
-  try:
-    paths = plotting.plot(args.pop('indir'), **args)
-  except plotting.PlotError as error:
-    sys.exit(f'Error: {error}')
-  for path in paths:
-    print(f'Wrote {path}.')
+  with moto_tf.errors():
+    for path in plotting.plot(args.pop('indir'), **args):
+      print(f'Wrote {path}.')
 
 
 if __name__ == '__main__':

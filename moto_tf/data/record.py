@@ -200,7 +200,7 @@ def _open_recording(recipe, directory):
       episodes.load_episode(path)
     except episodes.EpisodeError as error:
       raise RecordError(
-        f'{error} Remove the file and it will be recorded again.'
+        f'{str(error).rstrip(".")}. Remove the file to have it recorded again.'
       ) from error
     kept.add(int(match[1]))
   return kept, set(record.get('dropped', ()))
