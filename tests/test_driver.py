@@ -133,7 +133,7 @@ def test_episode_format_and_alignment(drive):
 def test_policy_sees_its_lanes(drive, count):
   """Batch size, seeds, steps, states and firsts of every call."""
   seeds = [4, 9, 6, 3, 3]
-  finished = []
+  finished, kept = [], []
 
   def policy(obs, state, lanes):
     state = np.zeros(count, int) if state is None else state
@@ -142,6 +142,7 @@ def test_policy_sees_its_lanes(drive, count):
       'image': (count, 4, 4, 3),
       'is_first': (count,),
     }
+    kept.append((obs['state'], obs['state'].copy()))
     state = np.where(obs['is_first'], 0, state + 1)
     for i, (seed, step) in enumerate(zip(*lanes, strict=True)):
       if seed in seeds and not is_over(obs['state'][i]):
@@ -162,6 +163,8 @@ def test_policy_sees_its_lanes(drive, count):
   driver = drive(Count, count, 'none')
   episodes = driver.run(policy, seeds, finished.append)
   assert [e['state'][0, 0] for e in episodes] == seeds
+  # The policy may keep what it was given.
+  assert all(np.array_equal(a, b) for a, b in kept)
   assert len(finished) == 5
   assert all(any(e is f for f in finished) for e in episodes)
   assert equal(episodes, drive(Count, 1, 'none').run(open_loop, seeds))

@@ -1,32 +1,18 @@
-"""Meta-World, gymnasium environments and rendering."""
+"""The protocol of environments, Meta-World and rendering."""
 
 import os
 import subprocess
 import sys
-import types
+from pathlib import Path
 
-import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from env_helpers import rollout, same, settings
+from gymnasium.spaces import Box
 
 from moto_tf.envs import Env, EnvError, make_env
-from moto_tf.envs.gym import wrap_gym
 from moto_tf.envs.metaworld import TASKS, scripted_policy
 from moto_tf.envs.render import View, load_mujoco
-
-
-def settings(**changes):
-  values = {
-    'image_size': 64,
-    'action_repeat': 2,
-    'time_limit': 100,
-    'image': False,
-    'camera': 'default',
-    'fast_render': True,
-    'hide_goal': True,
-  }
-  return types.SimpleNamespace(**{**values, **changes})
 
 
 @pytest.fixture
@@ -43,11 +29,6 @@ def make():
     env.close()
 
 
-def rollout(env, seed, actions):
-  records = [env.reset(seed)] + [env.step(a) for a in actions]
-  return {k: np.stack([r[k] for r in records]) for k in records[0]}
-
-
 def demonstrate(env, task, seed):
   """Episode of the scripted policy, with the action that led into a record."""
   policy = scripted_policy(task)
@@ -58,12 +39,7 @@ def demonstrate(env, task, seed):
   return {k: np.stack([r[k] for r in records]) for k in records[0]}
 
 
-def same(a, b):
-  return a.keys() == b.keys() and all(
-    a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in a
-  )
-
-
+TESTS = Path(__file__).parent
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (8, 4)).astype(np.float32)
 
 
@@ -147,12 +123,12 @@ def test_reward_is_read_after_the_repeat(make):
 def test_record_shows_the_effect_of_its_action(make):
   env = make('metaworld_reach', image=True)
   still, up = np.zeros(4), np.array([0, 0, 1, 0])
-  episode = rollout(env, 0, [still, still, up, still, still])
-  height = episode['state'][:, 2]
-  assert np.abs(np.diff(height)[:2]).max() < 1e-3
-  assert height[3] - height[2] > 1e-3
+  # At first the arm still settles.
+  episode = rollout(env, 0, [*4 * [still], up])
+  rise = np.diff(episode['state'][:, 2])
+  assert np.abs(rise[:4]).max() < 1e-3 < rise[4]
   images = episode['image'].astype(int)
-  before, after = (np.abs(images[i] - images[i + 1]).sum() for i in (1, 2))
+  before, after = (np.abs(images[i] - images[i + 1]).sum() for i in (3, 4))
   assert after > 2 * before
 
 
@@ -231,10 +207,6 @@ def test_names(make):
       {'image': True, 'camera': 'corner5'},
       r"camera 'corner5'.*mean corner.*behindGripper.*topview",
     ),
-    ('gym_Pendulm-v1', {}, 'Pendulum-v1'),
-    ('gym_no_such_module:Pendulum-v1', {}, 'no_such_module'),
-    ('gym_CartPole-v1', {'time_limit': 0}, 'only continuous actions'),
-    ('gym_Pendulum-v1', {'camera': 'side'}, 'camera_name'),
   ],
 )
 def test_impossible_tasks(make, task, changes, message):
@@ -311,11 +283,33 @@ def test_renderer_turns_cameras_that_hang_upside_down():
   assert np.abs(frames['up'] - frames['down']).mean() < 1
 
 
+def test_fast_renderer_draws_no_shadows():
+  mujoco = load_mujoco()
+  from moto_tf.envs.render import Renderer
+
+  model = mujoco.MjModel.from_xml_string("""<mujoco><worldbody>
+    <light pos="0 0 4" dir="0 0 -1" castshadow="true"/>
+    <geom type="plane" size="2 2 .1" rgba="1 1 1 1"/>
+    <geom type="sphere" size=".3" pos="0 0 1.5" rgba="1 0 0 1"/>
+  </worldbody></mujoco>""")
+  data = mujoco.MjData(model)
+  mujoco.mj_forward(model, data)
+  floor = {}
+  for fast in (False, True):
+    renderer = Renderer(model, 64, View(90, -10, 3, (0, 0, 0.3)), fast)
+    image = renderer(data).astype(int)
+    renderer.close()
+    # Below the sphere: the shadow, if any, lies in the middle.
+    floor[fast] = image[38:42, 30:34].mean(), image[38:42, 4:8].mean()
+  assert floor[False][0] < 0.7 * floor[False][1]
+  assert floor[True][0] > 0.9 * floor[True][1]
+
+
 def test_without_opengl():
   """State alone needs none; images say what to install."""
   code = """
-from tests.test_envs import make_env, settings
-from moto_tf.envs import EnvError
+from env_helpers import settings
+from moto_tf.envs import EnvError, make_env
 print(make_env('metaworld_reach', settings()).reset(0)['state'].shape)
 try:
   make_env('metaworld_reach', settings(image=True))
@@ -328,7 +322,8 @@ except EnvError as error:
 
 def test_forgotten_environment_ends_quietly():
   code = """
-from tests.test_envs import make_env, settings
+from env_helpers import settings
+from moto_tf.envs import make_env
 env = make_env('metaworld_reach', settings(image=True))
 print(env.reset(0)['image'].shape)
 """
@@ -337,8 +332,8 @@ print(env.reset(0)['image'].shape)
 
 def test_wrong_opengl():
   code = """
-from tests.test_envs import make_env, settings
-from moto_tf.envs import EnvError
+from env_helpers import settings
+from moto_tf.envs import EnvError, make_env
 try:
   make_env('metaworld_reach', settings())
 except EnvError as error:
@@ -350,8 +345,11 @@ except EnvError as error:
 def in_subprocess(code, gl):
   return subprocess.run(
     [sys.executable, '-c', code],
-    env={**os.environ, 'MUJOCO_GL': gl},
-    cwd=os.path.dirname(os.path.dirname(__file__)),
+    env={
+      **os.environ,
+      'MUJOCO_GL': gl,
+      'PYTHONPATH': os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+    },
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
@@ -359,221 +357,9 @@ def in_subprocess(code, gl):
   ).stdout
 
 
-class Point(gymnasium.Env):
-  """A point pushed along a line, with all that a wrapper must handle."""
-
-  metadata = {'render_modes': ['rgb_array']}
-  action_space = Box(np.float32([-2, 0]), np.float32([2, 10]))
-  observation_space = Box(-np.inf, np.inf, (2,), np.float64)
-
-  def __init__(self, render_mode=None, end=100, limit=100, key='success'):
-    self.render_mode = render_mode
-    self._end, self._limit, self._key = end, limit, key
-    # One array for all steps, as some environments have it.
-    self._state = np.zeros(2)
-
-  def reset(self, seed=None, options=None):
-    super().reset(seed=seed)
-    self._state[:] = self.np_random.uniform(size=2)
-    self._steps, self.actions = 0, []
-    return self._state, {}
-
-  def step(self, action):
-    self.actions.append(action)
-    self._steps += 1
-    self._state += 1
-    reward = float(self._steps)
-    terminated, truncated = self._steps == self._end, self._steps == self._limit
-    info = {self._key: self._steps == 3}
-    return self._state, reward, terminated, truncated, info
-
-  def render(self):
-    frame = np.zeros((40, 60, 3), np.uint8)
-    frame[:20, :, 0], frame[:, 30:, 1] = 200, 100
-    return frame
-
-
-class Spaces(gymnasium.Env):
-  """Any spaces, with samples as observations."""
-
-  def __init__(self, observation, action=None):
-    self.observation_space = observation
-    self.action_space = action or Box(-1, 1, (2,))
-
-  def reset(self, seed=None, options=None):
-    self.observation_space.seed(seed)
-    self.last = self.observation_space.sample()
-    return self.last, {}
-
-  def step(self, action):
-    self.action = action
-    self.last = self.observation_space.sample()
-    return self.last, 0.0, False, False, {}
-
-
-def simple(**changes):
-  return settings(**{'action_repeat': 1, 'time_limit': 0, **changes})
-
-
-def test_gym_actions_are_rescaled():
-  point = Point()
-  env = wrap_gym(point, simple())
-  env.reset(0)
-  for action in ([-1, -1], [1, 1], [0, 0], [0.5, -0.5], [3, -3]):
-    env.step(np.array(action))
-  expected = [[-2, 0], [2, 10], [0, 5], [1, 2.5], [2, 0]]
-  np.testing.assert_allclose(point.actions, expected)
-  assert all(a.dtype == np.float32 for a in point.actions)
-
-
-def test_gym_shape_of_actions():
-  space = Box(-1, 1, (2, 3), np.float32)
-  inner = Spaces(Box(-1, 1, (1,)), space)
-  env = wrap_gym(inner, simple())
-  assert env.act_space.shape == (6,)
-  env.reset(0)
-  action = np.linspace(-1, 1, 6, dtype=np.float32)
-  env.step(action)
-  np.testing.assert_allclose(inner.action, action.reshape(2, 3), atol=1e-7)
-
-
-def test_gym_observations_are_copies():
-  env = wrap_gym(Point(), simple())
-  first = env.reset(0)['state']
-  before = first.copy()
-  second = env.step(np.zeros(2))['state']
-  np.testing.assert_array_equal(first, before)
-  np.testing.assert_allclose(second, before + 1)
-  assert first.dtype == np.float32
-
-
-def test_gym_same_seed_same_episode():
-  env = wrap_gym(Point(), simple())
-  a, b, c = (rollout(env, s, np.zeros((3, 2))) for s in (1, 1, 2))
-  assert same(a, b) and not same(a, c)
-
-
-@pytest.mark.parametrize(
-  'ends, limit, terminal',
-  [({'end': 5}, 0, True), ({'limit': 5}, 0, False), ({}, 3, False)],
-)
-def test_gym_ends_and_action_repeat(ends, limit, terminal):
-  env = wrap_gym(Point(**ends), simple(action_repeat=2, time_limit=limit))
-  episode = rollout(env, 0, np.zeros((3, 2)))
-  # Five steps of the environment are three of the agent: 1 + 2, 3 + 4, 5.
-  last = 5 if ends else 5 + 6
-  assert episode['reward'].tolist() == [0, 1 + 2, 3 + 4, last]
-  assert episode['is_last'].tolist() == [False, False, False, True]
-  assert episode['is_terminal'].tolist() == [False, False, False, terminal]
-  # Achieved in the middle of a repeat, and not forgotten.
-  assert episode['success'].tolist() == [False, False, True, True]
-
-
-@pytest.mark.parametrize('key, count', [('is_success', 1), ('other', 0)])
-def test_gym_success(key, count):
-  episode = rollout(wrap_gym(Point(key=key), simple()), 0, np.zeros((3, 2)))
-  assert episode['success'].sum() == count
-
-
-def test_gym_renders(make):
-  config = simple(image=True, image_size=20)
-  env = wrap_gym(Point('rgb_array'), config)
-  image = env.reset(0)['image']
-  assert set(env.obs_space) == {'state', 'image'}
-  assert image.shape == env.obs_space['image'].shape == (20, 20, 3)
-  assert image[0, 0].tolist() == [200, 0, 0]
-  assert image[-1, -1].tolist() == [0, 100, 0]
-  with pytest.raises(EnvError, match="render_mode='rgb_array'"):
-    wrap_gym(Point(), config)
-
-
-def test_gym_registered(make):
-  gymnasium.register('moto-test/Point-v0', Point, max_episode_steps=4)
-  env = make('gym_moto-test/Point-v0', image=True, image_size=20, time_limit=0)
-  episode = rollout(env, 0, np.zeros((2, 2)))
-  assert episode['image'].shape == (3, 20, 20, 3)
-  # The limit of its registration, in environment steps.
-  assert episode['is_last'].tolist() == [False, False, True]
-
-
-def test_gym_pendulum(make):
-  env = make('gym_Pendulum-v1', action_repeat=1, time_limit=0)
-  actions = np.linspace(-1, 1, 5, dtype=np.float32)[:, None]
-  episode = rollout(env, 7, actions)
-  inner = gymnasium.make('Pendulum-v1')
-  obs, _ = inner.reset(seed=7)
-  for i, action in enumerate(actions):
-    np.testing.assert_allclose(episode['state'][i], obs, rtol=1e-6)
-    obs, reward, *_ = inner.step(2 * action)
-    assert episode['reward'][i + 1] == pytest.approx(reward)
-  assert not episode['is_last'].any()
-
-
-def test_gym_dict_of_observations():
-  space = Dict(
-    {
-      'front': Box(0, 255, (30, 40, 3), np.uint8),
-      'exact': Box(0, 255, (16, 16, 3), np.uint8),
-      'joints': Box(-1, 1, (5,), np.float64),
-      'count': Box(0, 9, (), np.int64),
-    }
-  )
-  inner = Spaces(space)
-  # Its own images suffice, so none is rendered.
-  env = wrap_gym(inner, simple(image=True, image_size=16))
-  record = env.reset(0)
-  shapes = {
-    k: (v.shape, np.dtype(v.dtype).name) for k, v in env.obs_space.items()
-  }
-  assert shapes == {
-    'front': ((16, 16, 3), 'uint8'),
-    'exact': ((16, 16, 3), 'uint8'),
-    'joints': ((5,), 'float32'),
-    'count': ((1,), 'float32'),
-  }
-  for key, (shape, dtype) in shapes.items():
-    assert record[key].shape == shape and record[key].dtype == dtype
-  np.testing.assert_array_equal(record['exact'], inner.last['exact'])
-  np.testing.assert_allclose(record['joints'], inner.last['joints'], 1e-6)
-  # Averaged over areas, not sampled.
-  np.testing.assert_allclose(
-    record['front'].mean(), inner.last['front'].mean(), atol=1
-  )
-
-
-def test_gym_image_observation():
-  space = Box(0, 255, (8, 8, 3), np.uint8)
-  env = wrap_gym(Spaces(space), simple(image_size=8))
-  assert list(env.obs_space) == ['image']
-  assert env.reset(0)['image'].shape == (8, 8, 3)
-
-
-VECTOR = Box(-1, 1, (2,))
-
-
-@pytest.mark.parametrize(
-  'observation, action, message',
-  [
-    (VECTOR, Discrete(3), 'only continuous actions'),
-    (VECTOR, MultiBinary(3), 'only continuous actions'),
-    (VECTOR, Box(0, 3, (2,), np.int64), 'only continuous actions'),
-    (VECTOR, Box(-np.inf, 1, (2,)), 'not bounded'),
-    (Discrete(3), None, "'state'.*expected a vector or an image"),
-    (Box(0, 255, (8, 8), np.uint8), None, 'expected a vector or an image'),
-    (Box(0, 255, (3, 8, 8), np.uint8), None, 'expected a vector or an image'),
-    (Box(0, 1, (8, 8, 3)), None, 'expected a vector or an image'),
-    (Dict({'a': Dict({'b': VECTOR})}), None, "'a'.*expected a vector"),
-    (Dict({'reward': VECTOR}), None, 'named reward clash'),
-  ],
-)
-def test_gym_spaces_that_cannot_be_used(observation, action, message):
-  with pytest.raises(EnvError, match=message):
-    wrap_gym(Spaces(observation, action), simple())
-
-
 class Broken(Env):
   def __init__(self):
-    super().__init__({'state': VECTOR}, 1)
+    super().__init__({'state': Box(-1, 1, (2,))}, 1)
 
   def _reset(self, seed):
     return {'state': np.zeros(2, np.float32)}

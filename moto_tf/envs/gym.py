@@ -22,7 +22,7 @@ def make(name: str, config) -> 'GymEnv':
   """Makes a registered environment by id, such as 'Pendulum-v1'.
 
   'module:id' imports a module that registers the id first, for example
-  'gymnasium_robotics:FrankaKitchen-v1'. A camera other than 'default' is
+  'gymnasium_robotics:FetchReach-v4'. A camera other than 'default' is
   passed on as `camera_name`, which MuJoCo environments take.
   """
   render.use_headless()
@@ -141,7 +141,7 @@ def _make(name, options):
     raise EnvError(
       f'Unknown gymnasium environment {name!r} ({error}). The nearest names: '
       f'{", ".join(near) or "none"}. For those of another package put its '
-      'module first, as in gym_gymnasium_robotics:FrankaKitchen-v1.'
+      'module first, as in gym_gymnasium_robotics:FetchReach-v4.'
     ) from error
   except (gymnasium.error.Error, ImportError, TypeError) as error:
     raise EnvError(
