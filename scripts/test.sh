@@ -8,4 +8,6 @@ source scripts/setup.sh
 
 ruff check .
 ruff format --check .
+# Apart, because software OpenGL and TensorFlow crash in one process.
+python -m pytest tests/envs "$@"
 python -m pytest "$@"

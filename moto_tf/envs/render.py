@@ -2,6 +2,7 @@
 
 import atexit
 import dataclasses
+import glob
 import os
 import sys
 import weakref
@@ -79,8 +80,10 @@ class Renderer:
         faster with software OpenGL.
 
     Raises:
-      EnvError: the model lacks the camera, or OpenGL does not work.
+      EnvError: the model lacks the camera, OpenGL does not work, or it would
+        crash beside TensorFlow.
     """
+    _refuse_beside_tensorflow()
     mujoco = load_mujoco()
     self._turn = False
     if isinstance(camera, View):
@@ -134,3 +137,25 @@ def _close(ref):
   renderer = ref()
   if renderer is not None:
     renderer.close()
+
+
+def _refuse_beside_tensorflow():
+  """Raises where rendering would end the process without a word.
+
+  Mesa's drivers and TensorFlow each bring an LLVM. In one process they mix up
+  and the first image ends in a segmentation fault, whichever came first.
+  """
+  if (
+    'tensorflow' in sys.modules
+    and sys.platform.startswith('linux')
+    and not _has_nvidia()
+  ):
+    raise EnvError(
+      'TensorFlow is loaded in this process, and without an NVIDIA driver '
+      'OpenGL would crash beside it. Render in worker processes: '
+      "--env_workers process, or Driver(..., workers='process')."
+    )
+
+
+def _has_nvidia():
+  return bool(glob.glob('/dev/nvidia[0-9]*'))

@@ -330,6 +330,24 @@ print(env.reset(0)['image'].shape)
   assert in_subprocess(code, 'egl') == '(64, 64, 3)\n'
 
 
+def test_rendering_beside_tensorflow_is_refused():
+  """The two would end the process with a segmentation fault."""
+  code = """
+import sys
+from env_helpers import settings
+from moto_tf.envs import EnvError, make_env, render
+render._has_nvidia = lambda: False
+sys.modules['tensorflow'] = sys
+print(make_env('metaworld_reach', settings()).reset(0)['state'].shape)
+try:
+  make_env('metaworld_reach', settings(image=True))
+except EnvError as error:
+  print(error)
+"""
+  out = in_subprocess(code, 'egl')
+  assert '(39,)' in out and '--env_workers process' in out
+
+
 def test_wrong_opengl():
   code = """
 from env_helpers import settings
@@ -348,7 +366,7 @@ def in_subprocess(code, gl):
     env={
       **os.environ,
       'MUJOCO_GL': gl,
-      'PYTHONPATH': os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+      'PYTHONPATH': os.pathsep.join([str(TESTS), str(TESTS.parents[1])]),
     },
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from moto_tf.driver import Driver
 from moto_tf.envs import Env, EnvError
 from moto_tf.envs.worker import EnvWorker, WorkerError
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 
 
 class Count(Env):
