@@ -11,7 +11,7 @@ __version__ = '0.1.0'
 _HOMES = {
   'Config': 'moto_tf.config',
   'Run': 'moto_tf.run',
-  'errors': 'moto_tf.errors',
+  'explain_errors': 'moto_tf.errors',
   'load_configs': 'moto_tf.config',
   'load_policy': 'moto_tf.evaluation',
   'make_config': 'moto_tf.config',

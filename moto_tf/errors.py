@@ -6,16 +6,16 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def errors() -> Iterator[None]:
-  """Ends the script with the message of an error that this package raised.
+def explain_errors() -> Iterator[None]:
+  """Ends the script with the message of an error that the user can mend.
 
-  Its own error classes explain what to do, so a traceback would only hide
-  it. Anything else is a defect and keeps its traceback.
+  That is an error class of this package, whose message explains what to do,
+  or one of the file system. Others are defects and keep their traceback.
   """
   try:
     yield
   except Exception as error:
-    if not type(error).__module__.startswith('moto_tf'):
+    ours = type(error).__module__.startswith('moto_tf')
+    if not ours and not isinstance(error, OSError):
       raise
-    print(f'Error: {error}', file=sys.stderr)
-    sys.exit(1)
+    sys.exit(f'Error: {error}')

@@ -13,6 +13,7 @@ import argparse
 import pathlib
 import sys
 
+import moto_tf
 from moto_tf import config
 from moto_tf.data import inspect, record
 
@@ -42,15 +43,14 @@ def main(argv: list[str] | None = None):
     tasks = {task: args.outdir / task for task in inspect.PAPER}
   infos = {}
   try:
-    for task, directory in tasks.items():
-      recipe = record.Recipe(
-        task, settings.env, args.seed, args.noise, args.all_outcomes
-      )
-      infos[task] = record.collect(
-        recipe, directory, args.episodes, args.workers
-      )
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
+    with moto_tf.explain_errors():
+      for task, directory in tasks.items():
+        recipe = record.Recipe(
+          task, settings.env, args.seed, args.noise, args.all_outcomes
+        )
+        infos[task] = record.collect(
+          recipe, directory, args.episodes, args.workers
+        )
   except KeyboardInterrupt:
     sys.exit('\nStopped. Run the same command to go on.')
   print('\n' + inspect.compare(infos))

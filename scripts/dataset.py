@@ -10,8 +10,8 @@ are episodes and whose columns are times.
 
 import argparse
 import pathlib
-import sys
 
+import moto_tf
 from moto_tf.data import inspect
 
 
@@ -34,14 +34,12 @@ def main(argv: list[str] | None = None):
     '--key', default='', help='image observation (default: the first)'
   )
   args = parser.parse_args(argv)
-  try:
+  with moto_tf.explain_errors():
     if args.command == 'info':
       show(args.directory, args.task)
     else:
       inspect.render(args.directory, args.out, args.episodes, args.key)
       print(f'Wrote {args.out}.')
-  except (ValueError, OSError) as error:
-    sys.exit(f'Error: {error}')
 
 
 def show(directory: pathlib.Path, task: str):

@@ -27,7 +27,7 @@ def main() -> None:
   add('--videos', type=int, default=6, help='episodes in the video; 0: none')
   add('--outdir', type=Path, help='default: LOGDIR/evaluation')
   args = parser.parse_args()
-  with moto_tf.errors():
+  with moto_tf.explain_errors():
     evaluate(args)
 
 

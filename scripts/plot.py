@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None):
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
   args = vars(parser.parse_args(argv))
-  with moto_tf.errors():
+  with moto_tf.explain_errors():
     for path in plotting.plot(args.pop('indir'), **args):
       print(f'Wrote {path}.')
 

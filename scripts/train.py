@@ -28,7 +28,7 @@ def train(run: moto_tf.Run) -> None:
 
 def main() -> None:
   config = moto_tf.parse(sys.argv[1:])
-  with moto_tf.errors(), moto_tf.Run(config) as run:
+  with moto_tf.explain_errors(), moto_tf.Run(config) as run:
     train(run)
     print(f'Done. Logs, checkpoints and videos are in {run.logdir}.')
 

@@ -5,25 +5,20 @@ worker processes. A recording can therefore stop anywhere and go on later: the
 directory ends up with the same files as if it had not been interrupted.
 """
 
-import collections
-import contextlib
 import dataclasses
+import functools
 import itertools
 import json
-import multiprocessing
-import multiprocessing.connection
 import pathlib
 import re
-import signal
 import sys
 import time
-import traceback
 from importlib import metadata
 
 import numpy as np
 
 import moto_tf
-from moto_tf import envs
+from moto_tf import driver, envs
 from moto_tf.data import episodes, inspect
 from moto_tf.envs import metaworld
 
@@ -63,32 +58,39 @@ class Recipe:
 
 
 class Recorder:
-  """Makes the attempts of a recipe, one after the other, in this process."""
+  """Makes attempts of a recipe, several at a time in worker processes."""
 
-  def __init__(self, recipe: Recipe):
+  def __init__(self, recipe: Recipe, workers: int):
     self._recipe = recipe
-    self._env = envs.make_env(f'metaworld_{recipe.task}', recipe.env)
-    self._policy = metaworld.scripted_policy(recipe.task)
+    self._scripted = metaworld.scripted_policy(recipe.task)
+    make_env = functools.partial(
+      envs.make_env, f'metaworld_{recipe.task}', recipe.env
+    )
+    self._driver = driver.Driver(make_env, workers, 'process')
 
-  def attempt(self, index: int) -> dict:
-    """Return the episode of one attempt, [records, ...] per key."""
-    sequence = np.random.SeedSequence([self._recipe.seed, index])
-    # Half of the range, since not every generator takes seeds above 2 ** 31.
-    seed = int(sequence.generate_state(1)[0] // 2)
-    rng = np.random.default_rng(sequence.spawn(1)[0])
-    shape = self._env.act_space.shape
-    action = np.zeros(shape, np.float32)
-    records = [{**self._env.reset(seed), 'action': action}]
-    while not records[-1]['is_last']:
-      noise = self._recipe.noise * rng.standard_normal(shape)
-      action = self._policy(self._env.raw_obs) + noise
-      action = np.clip(action, -1, 1).astype(np.float32)
-      records.append({**self._env.step(action), 'action': action})
-    return {key: np.stack([r[key] for r in records]) for key in records[0]}
+  def attempts(self, indices: list[int]) -> list[dict]:
+    """Return the episodes of some attempts, [records, ...] per key each."""
+    seeds = [_seed(self._recipe.seed, index) for index in indices]
+    return self._driver.run(self._policy, seeds)
 
   def close(self):
-    """Free the environment."""
-    self._env.close()
+    """End the worker processes."""
+    self._driver.close()
+
+  def _policy(self, obs, state, lanes):
+    actions = [self._scripted(row.astype(np.float64)) for row in obs['state']]
+    noise = [
+      np.random.default_rng([int(s), int(t)]).standard_normal(4)
+      for s, t in zip(*lanes)
+    ]
+    actions = np.array(actions) + self._recipe.noise * np.array(noise)
+    return np.clip(actions, -1, 1), state
+
+
+def _seed(seed, index):
+  """Seed of the environment for an attempt."""
+  # Half of the range, since not every generator takes seeds above 2 ** 31.
+  return int(np.random.SeedSequence([seed, index]).generate_state(1)[0] // 2)
 
 
 def collect(
@@ -116,26 +118,28 @@ def collect(
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)
     progress = Progress(recipe.task, len(kept), count)
-    attempts = _attempts(recipe, left, min(workers, count - len(kept)))
+    recorder = Recorder(recipe, min(workers, count - len(kept)))
     try:
-      for index, episode in attempts:
-        if recipe.all_outcomes or episodes.episode_success(episode):
-          episodes.save_episode(directory, f'{index:06d}', episode)
-          kept.add(index)
-        else:
-          dropped.add(index)
-          _write_record(recipe, directory, dropped)
-        progress.show(len(kept), len(dropped))
-        if len(kept) >= count:
-          break
-        if len(kept | dropped) >= PATIENCE * count:
+      while len(kept) < count:
+        # Never more than are missing, so the last one is the last attempt.
+        indices = list(itertools.islice(left, min(workers, count - len(kept))))
+        for index, episode in zip(indices, recorder.attempts(indices)):
+          if recipe.all_outcomes or episodes.episode_success(episode):
+            episodes.save_episode(directory, f'{index:06d}', episode)
+            kept.add(index)
+          else:
+            dropped.add(index)
+            _write_record(recipe, directory, dropped)
+          progress.show(len(kept), len(dropped))
+        tries = len(kept | dropped)
+        if len(kept) < count and tries >= PATIENCE * count:
           raise RecordError(
-            f'{recipe.task}: only {len(kept)} of {len(kept | dropped)} '
-            f'attempts succeeded, {count} are wanted. Lower --noise '
-            f'({recipe.noise}), or keep failures too with --all_outcomes.'
+            f'{recipe.task}: only {len(kept)} of {tries} attempts succeeded, '
+            f'{count} are wanted. Lower --noise ({recipe.noise}), or keep '
+            'failures too with --all_outcomes.'
           )
     finally:
-      attempts.close()
+      recorder.close()
       progress.close()
   return inspect.inspect(directory)
 
@@ -231,90 +235,3 @@ def _write_record(recipe, directory, dropped):
   }
   text = json.dumps(record, indent=2) + '\n'
   episodes.write_atomic(directory / 'dataset.json', text.encode())
-
-
-def _attempts(recipe, indices, workers):
-  """Yield (index, episode) in the order of the indices, until closed."""
-  if workers > 1:
-    yield from _parallel_attempts(recipe, indices, workers)
-    return
-  recorder = Recorder(recipe)
-  try:
-    for index in indices:
-      yield index, recorder.attempt(index)
-  finally:
-    recorder.close()
-
-
-def _parallel_attempts(recipe, indices, workers):
-  """Attempts made by worker processes that each take the next free index."""
-  context = multiprocessing.get_context('spawn')
-  processes, waiting = {}, collections.deque()
-  running, done = {}, {}
-  try:
-    for _ in range(workers):
-      ours, theirs = context.Pipe()
-      process = context.Process(
-        target=_work, args=(recipe, theirs), daemon=True
-      )
-      processes[ours] = process
-      process.start()
-      theirs.close()
-    while True:
-      for pipe in processes:
-        if pipe not in running:
-          index = next(indices)
-          running[pipe] = index
-          waiting.append(index)
-          # A dead worker is reported by the attempt to receive from it.
-          with contextlib.suppress(OSError):
-            pipe.send(index)
-      for pipe in multiprocessing.connection.wait(list(running)):
-        index = running.pop(pipe)
-        done[index] = _receive(pipe, processes[pipe], index)
-      while waiting and waiting[0] in done:
-        yield waiting[0], done.pop(waiting.popleft())
-  finally:
-    for pipe, process in processes.items():
-      pipe.close()
-      process.join(timeout=10)
-      if process.is_alive():
-        process.kill()
-        process.join()
-
-
-def _receive(pipe, process, index):
-  try:
-    episode, error = pipe.recv()
-  except (EOFError, OSError) as cause:
-    process.join(timeout=10)
-    raise RecordError(
-      f'The worker of attempt {index} ended with exit code '
-      f'{process.exitcode}; a negative one is a signal, -9 often means too '
-      'little memory. Try --workers 1.'
-    ) from cause
-  if error:
-    raise RecordError(f'Attempt {index} failed: {error}')
-  return episode
-
-
-def _work(recipe, pipe):
-  """Answer attempt numbers with (episode, '') or (None, problem)."""
-  # Ctrl-C reaches every process; the parent alone decides to stop.
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  recorder = None
-  try:
-    while True:
-      index = pipe.recv()
-      try:
-        recorder = recorder or Recorder(recipe)
-        answer = recorder.attempt(index), ''
-      except envs.EnvError as error:
-        answer = None, str(error)
-      except Exception:
-        answer = None, f'in its worker:\n{traceback.format_exc()}'
-      pipe.send(answer)
-  except (EOFError, OSError):
-    # The parent closed the pipe: there is no more work.
-    if recorder:
-      recorder.close()
