@@ -51,7 +51,7 @@ class OneHot:
   def _straight_through(self, score):
     depth = self.probs.shape[-1]
     hard = tf.one_hot(tf.argmax(score, -1), depth, dtype=tf.float32)
-    return hard + self.probs - tf.stop_gradient(self.probs)
+    return hard + (self.probs - tf.stop_gradient(self.probs))
 
 
 class TruncNormal:

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from . import dists
 from .nets import StackedMLP, layer_norm
-from .tfutils import ACTIVATIONS, Layers, Module, gumbel
+from .tfutils import ACTIVATIONS, Layers, Module, gumbel, uniform
 
 
 class EnsembleRSSM(Module):
@@ -64,9 +64,7 @@ class EnsembleRSSM(Module):
 
   def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
     """One prior index per time step, uniform and independent: [steps]."""
-    return tf.random.stateless_uniform(
-      [steps], seed, 0, self.ensemble, tf.int32
-    )
+    return uniform([steps], seed, 0, self.ensemble, tf.int32)
 
   def observe(
     self,
@@ -92,7 +90,8 @@ class EnsembleRSSM(Module):
     keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
     # The shares of action and image are the same for the whole sequence at
     # once, so only what depends on the state stays in the loop.
-    action = self._action_share(_swap(action) * keep, kernels)
+    action = _swap(tf.cast(action, self._dtype)) * keep
+    action = self._action_share(action, kernels)
     embed = tf.matmul(_swap(tf.cast(embed, self._dtype)), kernels['post_embed'])
     state = self.initial(batch)
     stoch, deter = state['stoch'], state['deter']

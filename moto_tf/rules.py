@@ -184,6 +184,8 @@ def check(values: Mapping[str, Any], examples: Mapping[str, Any]):
           f'{key}: {show(value)} is not possible; give {wording}. '
           f'Example: --{key} {show(examples[key])}'
         )
+  if values.get('behavior') == 'dreamer':
+    _check_dreamer(values)
   keys = ('start_states', 'replay.batch', 'replay.length')
   if all(key in values for key in keys):
     starts, batch, length = (values[key] for key in keys)
@@ -193,3 +195,19 @@ def check(values: Mapping[str, Any], examples: Mapping[str, Any]):
         f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
         'batch; give at most that, or 0 for all of them.'
       )
+
+
+def _check_dreamer(values):
+  """What makes it DreamerV2; smaller presets may have changed it."""
+  for key, wanted in (('rssm.ensemble', 1), ('start_states', 0)):
+    if values[key] != wanted:
+      raise ConfigError(
+        f'{key}: {values[key]} is not DreamerV2, which has {wanted}; name '
+        'the preset dreamerv2 after the others, as in --configs small '
+        'dreamerv2.'
+      )
+  if values['horizon'] < 2:
+    raise ConfigError(
+      'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
+      'second imagined state; give at least 2.'
+    )

@@ -8,6 +8,9 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+# Left to choose, TensorFlow takes another one when it compiles with XLA.
+ALGORITHM = 'philox'
+
 ACTIVATIONS = {
   'elu': tf.nn.elu,
   'relu': tf.nn.relu,
@@ -39,7 +42,7 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
   """Derives `count` independent stateless seeds of shape [2] from one."""
-  return tf.unstack(tf.random.split(seed, count))
+  return tf.unstack(tf.random.split(seed, count, ALGORITHM))
 
 
 def make_seed(*numbers: int) -> np.ndarray:
@@ -47,11 +50,20 @@ def make_seed(*numbers: int) -> np.ndarray:
   return np.random.SeedSequence(numbers).generate_state(2).astype(np.int32)
 
 
+def uniform(
+  shape: list[int], seed: tf.Tensor, low=0.0, high=1.0, dtype=tf.float32
+) -> tf.Tensor:
+  """Stateless uniform noise, the same with and without XLA."""
+  return tf.random.stateless_uniform(
+    shape, seed, low, high, dtype, alg=ALGORITHM
+  )
+
+
 def gumbel(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
   """Standard Gumbel noise: argmax(logits + noise) samples a categorical."""
   tiny = np.finfo(np.float32).tiny
-  u = tf.random.stateless_uniform(shape, seed, tiny, 1.0)
-  return -tf.math.log(-tf.math.log(u))
+  noise = uniform(shape, seed, tiny)
+  return -tf.math.log(-tf.math.log(noise))
 
 
 class Layers:
@@ -219,6 +231,9 @@ class Optimizer(Module):
     ]
     if missing:
       raise ValueError(f'{self._name}_loss does not depend on {missing}.')
+    # Gathered weights have sparse gradients, whose repeated rows must add up
+    # before they are measured and clipped.
+    grads = [tf.convert_to_tensor(g) for g in grads]
     norm = tf.linalg.global_norm(grads) / scale
     finite = tf.math.is_finite(norm)
     decay = 1 - tf.where(finite, self._wd, 0.0)
@@ -230,6 +245,9 @@ class Optimizer(Module):
       tf.cond(finite, lambda: self._apply(grads), lambda: None)
     metrics = {f'{self._name}_loss': loss, f'{self._name}_grad_norm': norm}
     if self._scaled:
+      # A skipped step must not spoil the mean over the logging interval.
+      metrics[f'{self._name}_grad_norm'] = tf.where(finite, norm, 0.0)
+      metrics[f'{self._name}_skipped'] = 1 - tf.cast(finite, tf.float32)
       metrics[f'{self._name}_loss_scale'] = scale
     return metrics
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from . import dists, nets
 from .rssm import EnsembleRSSM, kl_loss
-from .tfutils import Layers, Module, Optimizer, gumbel, split
+from .tfutils import Layers, Module, Optimizer, gumbel, split, uniform
 
 
 class WorldModel(Module):
@@ -128,9 +128,7 @@ class WorldModel(Module):
     member_seed, stoch_seed, action_seed = split(seed, 3)
     members = self.rssm.draw_members(horizon, member_seed)
     noise = gumbel([horizon, count, *self.rssm.shape], stoch_seed)
-    action_noise = tf.random.stateless_uniform(
-      [horizon + 1, count, actor.size], action_seed
-    )
+    action_noise = uniform([horizon + 1, count, actor.size], action_seed)
     state = {k: start[k] for k in ('deter', 'stoch')}
     seq = []
     for t in range(horizon + 1):

@@ -50,6 +50,10 @@ def assert_near(one, other, rel, names):
     assert one[name] == pytest.approx(other[name], rel=rel, abs=rel), name
 
 
+def to_floats(metrics):
+  return {k: float(v) for k, v in metrics.items()}
+
+
 def losses(metrics):
   return [k for k in metrics if k.endswith('_loss')]
 
@@ -131,24 +135,28 @@ def test_float16_recovers_from_overflow():
     assert np.any(var.numpy() != before[key])
 
 
-def portable_uniform(original):
-  """Uniform floats from integers, which XLA draws like TensorFlow does."""
+@pytest.fixture
+def portable_draws(monkeypatch):
+  """Call it to draw random numbers in a way that XLA shares.
+
+  XLA and TensorFlow agree on integers from non-negative seeds, not on floats.
+  """
+  draw, split = tf.random.stateless_uniform, tf.random.split
+  positive = lambda seed: tf.bitwise.bitwise_and(seed, 2**31 - 1)
 
   def uniform(shape, seed, minval=0, maxval=None, dtype=tf.float32):
+    seed = positive(seed)
     if dtype != tf.float32:
-      return original(shape, seed, minval, maxval, dtype)
-    bits = original(shape, seed, None, None, tf.uint32)
+      return draw(shape, seed, minval, maxval, dtype)
+    bits = draw(shape, seed, None, None, tf.uint32)
     bits = tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32)
     return (bits + 0.5) * 2.0**-23
 
-  return uniform
+  def patch():
+    monkeypatch.setattr(tf.random, 'stateless_uniform', uniform)
+    monkeypatch.setattr(tf.random, 'split', lambda s, n: split(positive(s), n))
 
-
-@pytest.fixture
-def portable_draws(monkeypatch):
-  """Switches to random numbers that XLA shares; call it to do so."""
-  uniform = portable_uniform(tf.random.stateless_uniform)
-  return lambda: monkeypatch.setattr(tf.random, 'stateless_uniform', uniform)
+  return patch
 
 
 SHORT = {'replay__batch': 2, 'replay__length': 3, 'horizon': 2}
@@ -174,9 +182,9 @@ def test_xla_gives_the_same_losses_of_dreamer(portable_draws):
   data = {k: tf.constant(v) for k, v in make_batch(config).items()}
   seed = tf.constant([1, 2])
   _, post, _ = agent.model.loss(agent.model.preprocess(data), seed)
-  metrics = agent._train_behavior(post, data, seed)
+  metrics = to_floats(agent._train_behavior(post, data, seed))
   tf.config.run_functions_eagerly(True)
-  expected = plain._train_behavior(post, data, seed)
+  expected = to_floats(plain._train_behavior(post, data, seed))
   assert_near(metrics, expected, 1e-3, metrics)
 
 

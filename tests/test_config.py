@@ -89,6 +89,8 @@ def test_presets_compose():
   configs = load_configs()
   for first in PRESETS:
     for second in PRESETS:
+      if first == 'dreamerv2' and second in ('small', 'debug'):
+        continue  # Rejected, see test_dreamer_is_dreamer.
       config = configs.make(first, second)
       for key, value in configs.presets[second].items():
         if key in configs.defaults:
@@ -495,3 +497,14 @@ def test_requirements_agree_with_the_package():
     need = Requirement(text)
     assert need.specifier.contains(pins.pop(need.name)), text
   assert set(pins) == {'pytest', 'ruff'}
+
+
+def test_dreamer_is_dreamer():
+  config = make_config('metaworld', 'small', 'dreamerv2')
+  assert (config.rssm.ensemble, config.start_states) == (1, 0)
+  with pytest.raises(ConfigError, match='start_states.*after the others'):
+    make_config('dreamerv2', 'small')
+  with pytest.raises(ConfigError, match='rssm.ensemble.*after the others'):
+    make_config('dreamerv2', {'rssm.ensemble': 7})
+  with pytest.raises(ConfigError, match='horizon'):
+    make_config('dreamerv2', horizon=1)

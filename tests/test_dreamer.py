@@ -147,7 +147,7 @@ def test_target(agent):
 
 def test_imagine(agent):
   post, data = posterior(agent, make_batch(config_of()))
-  start = dreamer.draw_states(post, data, 0, SEED)
+  start = dreamer.flatten_states(post, data)
   seq = agent.behavior.imagine(start, SEED)
   np.testing.assert_array_equal(seq['deter'][0], start['deter'])
   assert seq['feat'].shape[:2] == (4, 18)
@@ -164,7 +164,7 @@ def test_imagine_discount():
   batch = make_batch(config_of())
   batch['is_terminal'][0, 5] = True
   post, data = posterior(agent, batch)
-  start = dreamer.draw_states(post, data, 0, SEED)
+  start = dreamer.flatten_states(post, data)
   seq = agent.behavior.imagine(start, SEED)
   logit = naive_mlp(agent.save(), 'model/discount', seq['feat'].numpy())[..., 0]
   discount = 1 / (1 + np.exp(-logit))
@@ -178,26 +178,16 @@ def test_imagine_discount():
       weight *= discount[t, n]
 
 
-def test_draw_states(agent):
-  """All states by default, with their own ends; some of them otherwise."""
+def test_all_states_start_rollouts(agent):
   post, data = posterior(agent, make_batch(config_of(), firsts=((0, 3),)))
   data = {**data, 'is_terminal': tf.reshape(tf.range(18.0), [3, 6])}
-  every = dreamer.draw_states(post, data, 0, SEED)
+  every = dreamer.flatten_states(post, data)
   for b in range(3):
     for t in range(6):
       index = 6 * b + t
       assert every['is_terminal'][index] == index
       np.testing.assert_array_equal(every['deter'][index], post['deter'][b, t])
       np.testing.assert_array_equal(every['stoch'][index], post['stoch'][b, t])
-  counts, trials = np.zeros(18), 300
-  for seed in range(trials):
-    some = dreamer.draw_states(post, data, 6, tf.constant([seed, 0]))
-    drawn = some['is_terminal'].numpy().astype(int)
-    assert len(set(drawn)) == 6
-    np.testing.assert_array_equal(some['deter'], every['deter'].numpy()[drawn])
-    counts[drawn] += 1
-  slack = 5 * np.sqrt(trials * (1 / 3) * (2 / 3))
-  assert np.all(np.abs(counts - trials / 3) < slack), counts
 
 
 # Losses
@@ -314,7 +304,7 @@ def test_train_moves(settings, moved):
 def test_gradient_paths(agent):
   """Only later states' rewards and values tell the policy what to do."""
   post, data = posterior(agent, make_batch(config_of()))
-  start = dreamer.draw_states(post, data, 0, SEED)
+  start = dreamer.flatten_states(post, data)
   behavior = agent.behavior
   with tf.GradientTape(persistent=True) as tape:
     seq = behavior.imagine(start, SEED)

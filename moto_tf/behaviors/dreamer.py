@@ -8,7 +8,7 @@ the target critic. Dynamics gradients, as for its continuous control tasks.
 import numpy as np
 import tensorflow as tf
 
-from ..tfutils import Layers, Module, Optimizer, split
+from ..tfutils import Layers, Module, Optimizer
 from .actor import Actor
 from .critics import Critics
 
@@ -34,10 +34,9 @@ class Dreamer(Module):
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """One gradient step; arguments as of MOTO.train."""
-    draw_seed, imagine_seed = split(seed, 2)
-    start = draw_states(post, data, self._config.start_states, draw_seed)
+    start = flatten_states(post, data)
     with tf.GradientTape() as tape:
-      seq = self.imagine(start, imagine_seed)
+      seq = self.imagine(start, seed)
       target, metrics = self.target(seq)
       loss, mets = self.actor_loss(seq, target)
     metrics.update(mets)
@@ -134,18 +133,13 @@ def lambda_return(
   return tf.stack(targets[::-1])
 
 
-def draw_states(post: dict, data: dict, count: int, seed: tf.Tensor) -> dict:
-  """Posterior states [N, ...] that start rollouts; count 0: all of them."""
+def flatten_states(post: dict, data: dict) -> dict:
+  """All posterior states of a batch, [B * T, ...], to start rollouts."""
   states = {
     'deter': post['deter'],
     'stoch': post['stoch'],
     'is_terminal': data['is_terminal'],
   }
-  flat = {
+  return {
     k: tf.reshape(v, [-1, *v.shape[2:].as_list()]) for k, v in states.items()
   }
-  if not count:
-    return flat
-  keys = tf.random.stateless_uniform(flat['is_terminal'].shape, seed)
-  pick = tf.math.top_k(keys, count).indices
-  return {k: tf.gather(v, pick) for k, v in flat.items()}

@@ -10,7 +10,7 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 import tensorflow as tf
 
 from .. import dists
-from ..tfutils import Layers, Module, Optimizer, split
+from ..tfutils import Layers, Module, Optimizer, split, uniform
 from .actor import Actor
 from .critics import Critics
 
@@ -279,7 +279,7 @@ def draw_transitions(
   pick = tf.range(valid.shape[0])
   if count:
     # Random keys, smaller than any valid one where invalid.
-    keys = tf.random.stateless_uniform(valid.shape, seed) + valid
+    keys = uniform(valid.shape, seed) + valid
     pick = tf.math.top_k(keys, count).indices
   here = lambda x: tf.gather(flat(x[:, :-1]), pick)
   then = lambda x: tf.gather(flat(x[:, 1:]), pick)
