@@ -11,7 +11,7 @@ import sys
 import moto_tf
 
 
-def train(run: moto_tf.Run) -> None:
+def train(run: 'moto_tf.Run') -> None:
   """Algorithm 1 of the paper. What a stopped run has done is skipped."""
   run.prefill()
   # Offline pre-training (lines 1 to 8).

@@ -277,6 +277,27 @@ def test_split_seeds_differ_and_repeat():
   }
 
 
+def test_draws_are_the_same_with_xla():
+  """Among the seeds are negative ones, which XLA reads differently."""
+  seeds = tf.constant([tfutils.make_seed(1, k) for k in range(6)])
+
+  def draw(seeds):
+    parts = [p for s in tf.unstack(seeds) for p in tfutils.split(s, 2)]
+    return (
+      tf.stack(parts),
+      tf.stack([tfutils.uniform([50], s) for s in parts]),
+      tf.stack([tfutils.gumbel([50], s) for s in parts]),
+      tf.stack([tfutils.uniform([50], s, 0, 7, tf.int32) for s in parts]),
+    )
+
+  plain = tf.function(draw)(seeds)
+  compiled = tf.function(draw, jit_compile=True)(seeds)
+  for one, other in zip(plain, compiled, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+  noise = plain[1].numpy()
+  assert len(np.unique(noise)) > 590 and 0 < noise.min() < noise.max() < 1
+
+
 def test_gumbel_has_the_right_distribution():
   noise = np.sort(tfutils.gumbel([20_000], tfutils.make_seed(0)).numpy())
   assert np.isfinite(noise).all()

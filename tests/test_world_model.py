@@ -6,7 +6,7 @@ import tensorflow as tf
 from helpers import ACT, SPACES, make_batch, tiny_config
 
 from moto_tf.behaviors.actor import Actor
-from moto_tf.tfutils import Layers, gumbel, make_seed, split
+from moto_tf.tfutils import Layers, gumbel, make_seed, split, uniform
 from moto_tf.world_model import CONTEXT, WorldModel, success_metrics
 
 SEED = tf.constant(make_seed(3))
@@ -230,14 +230,14 @@ def test_imagination_matches_a_manual_loop():
   members = rssm.draw_members(horizon, member_seed)
   assert len({*members.numpy()}) > 1
   noise = gumbel([horizon, 4, *rssm.shape], stoch_seed)
-  uniform = tf.random.stateless_uniform([horizon + 1, 4, 2], action_seed)
+  noises = uniform([horizon + 1, 4, 2], action_seed)
   state = start
   for t in range(horizon + 1):
     np.testing.assert_allclose(seq['deter'][t], state['deter'], atol=1e-5)
     np.testing.assert_array_equal(seq['stoch'][t], state['stoch'])
     feat = rssm.get_feat(state)
     np.testing.assert_allclose(seq['feat'][t], feat, atol=1e-5)
-    action = actor(feat).sample(uniform[t])
+    action = actor(feat).sample(noises[t])
     np.testing.assert_allclose(seq['action'][t], action, atol=1e-5)
     if t < horizon:
       state = rssm.img_step(state, seq['action'][t], members[t], noise[t])
