@@ -61,9 +61,14 @@ class Agent:
       lanes: seed [N] of each lane's episode and its agent step [N].
       mode: train samples the action, eval takes the distribution's mode.
 
+    Raises:
+      ValueError: there is no such mode.
+
     Returns:
       Actions [N, A] within [-1, 1], and the next state.
     """
+    if mode not in ('train', 'eval'):
+      raise ValueError(f"mode is 'train' or 'eval', got {mode!r}.")
     count = len(obs['is_first'])
     rssm = self.model.rssm
     stoch = int(np.prod(rssm.shape))
@@ -142,13 +147,29 @@ class Agent:
     """Arrays for a checkpoint."""
     return {k: v.numpy() for k, v in self.state().items()}
 
-  def load(self, arrays: dict[str, np.ndarray]) -> None:
-    """Restores what `save` returned.
+  def load(
+    self, arrays: dict[str, np.ndarray], policy_only: bool = False
+  ) -> None:
+    """Restores what `save` returned, at any precision.
+
+    Args:
+      arrays: of a checkpoint.
+      policy_only: leaves out critics and optimizers, for acting alone.
 
     Raises:
       CheckpointError: names or shapes differ from this agent's.
     """
     state = self.state()
+    if policy_only:
+      wanted = lambda name: name.startswith(('model/', 'actor/'))
+      state = {k: v for k, v in state.items() if wanted(k)}
+      arrays = {k: v for k, v in arrays.items() if wanted(k)}
+    # A run may change its precision; a new loss scale adapts by itself.
+    common = lambda name: '/loss_scale/' not in name or name in arrays
+    state = {k: v for k, v in state.items() if common(k)}
+    arrays = {
+      k: v for k, v in arrays.items() if '/loss_scale/' not in k or k in state
+    }
     wrong = sorted(set(state) ^ set(arrays)) or [
       f'{k} {arrays[k].shape}, expected {tuple(v.shape)}'
       for k, v in state.items()
@@ -201,7 +222,8 @@ class Agent:
 def _mark(video, border=2):
   """To uint8, with a green border on the frames the model has seen."""
   video = (np.clip(video, 0, 1) * 255).astype(np.uint8)
-  green = np.array([0, 200, 0], np.uint8)[: video.shape[-1]]
+  green = np.zeros(video.shape[-1], np.uint8)
+  green[1:2] = 200
   frames = video[: min(CONTEXT, len(video) - 1)]
   frames[:, :border] = frames[:, -border:] = green
   frames[:, :, :border] = frames[:, :, -border:] = green

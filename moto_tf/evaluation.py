@@ -117,7 +117,7 @@ def load_agent(
     )
   arrays, meta, _ = loaded
   agent = Agent(config, *spaces_from_meta(meta['spaces']))
-  agent.load(arrays)
+  agent.load(arrays, policy_only=True)
   return agent, config, meta
 
 

@@ -102,7 +102,7 @@ class StackedMLP(Module):
     for i, (kernel, bias) in enumerate(
       zip(self.kernel, self.bias, strict=True)
     ):
-      kernel = tf.cast(pick(kernel), self._dtype)
+      kernel = pick(tf.cast(kernel, self._dtype))
       bias = tf.cast(pick(bias), self._dtype)[:, None]
       x = tf.matmul(x, kernel)
       if i < last and self._norm == 'layer':

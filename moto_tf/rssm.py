@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from . import dists
 from .nets import StackedMLP, layer_norm
-from .tfutils import ACTIVATIONS, Layers, Module, gumbel, uniform
+from .tfutils import ACTIVATIONS, Layers, Module, gumbel, uniform_int
 
 
 class EnsembleRSSM(Module):
@@ -64,7 +64,7 @@ class EnsembleRSSM(Module):
 
   def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
     """One prior index per time step, uniform and independent: [steps]."""
-    return uniform([steps], seed, 0, self.ensemble, tf.int32)
+    return uniform_int([steps], seed, self.ensemble)
 
   def observe(
     self,

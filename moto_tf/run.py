@@ -344,7 +344,7 @@ class Run:
     self.logger.write({**self._counters(), 'phase': phase})
 
   def _give_up(self, broken, metrics):
-    """Stops on a non-finite loss; weights are of the last good step."""
+    """Stops on a non-finite loss, which no optimizer has applied."""
     path = self.save()
     values = ', '.join(f'{k} = {metrics[k]}' for k in broken)
     raise TrainingError(

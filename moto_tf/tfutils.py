@@ -10,6 +10,8 @@ import tensorflow as tf  # noqa: E402
 
 # Left to choose, TensorFlow takes another one when it compiles with XLA.
 ALGORITHM = 'philox'
+# XLA reads negative seeds in another way than TensorFlow.
+LARGEST = 2**31 - 1
 
 ACTIVATIONS = {
   'elu': tf.nn.elu,
@@ -42,28 +44,37 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
   """Derives `count` independent stateless seeds of shape [2] from one."""
-  return tf.unstack(tf.random.split(seed, count, ALGORITHM))
+  seeds = tf.random.split(seed, count, ALGORITHM)
+  return tf.unstack(tf.bitwise.bitwise_and(seeds, LARGEST))
 
 
 def make_seed(*numbers: int) -> np.ndarray:
   """Stateless seed of shape [2] from a seed and counters, such as a step."""
-  return np.random.SeedSequence(numbers).generate_state(2).astype(np.int32)
+  # With the length, since trailing zeros alone would make no difference.
+  state = np.random.SeedSequence([len(numbers), *numbers]).generate_state(2)
+  return (state & LARGEST).astype(np.int32)
 
 
-def uniform(
-  shape: list[int], seed: tf.Tensor, low=0.0, high=1.0, dtype=tf.float32
-) -> tf.Tensor:
-  """Stateless uniform noise, the same with and without XLA."""
-  return tf.random.stateless_uniform(
-    shape, seed, low, high, dtype, alg=ALGORITHM
+def uniform(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+  """Noise strictly between 0 and 1, the same with and without XLA.
+
+  Made from integers, because XLA draws floats in its own way.
+  """
+  bits = tf.random.stateless_uniform(
+    shape, seed, None, None, tf.uint32, ALGORITHM
   )
+  bits = tf.cast(tf.bitwise.right_shift(bits, 9), tf.float32)
+  return (bits + 0.5) * 2**-23
+
+
+def uniform_int(shape: list[int], seed: tf.Tensor, count: int) -> tf.Tensor:
+  """Independent whole numbers from 0 to count - 1, int32."""
+  return tf.random.stateless_uniform(shape, seed, 0, count, tf.int32, ALGORITHM)
 
 
 def gumbel(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
   """Standard Gumbel noise: argmax(logits + noise) samples a categorical."""
-  tiny = np.finfo(np.float32).tiny
-  noise = uniform(shape, seed, tiny)
-  return -tf.math.log(-tf.math.log(noise))
+  return -tf.math.log(-tf.math.log(uniform(shape, seed)))
 
 
 class Layers:
@@ -81,7 +92,7 @@ class Layers:
 
   def init(self) -> keras.initializers.Initializer:
     self._count += 1
-    seed = int(make_seed(self._seed, self._count)[0]) % 2**31
+    seed = int(make_seed(self._seed, self._count)[0])
     return keras.initializers.GlorotUniform(seed=seed)
 
   def weight(self, name: str, shape: list[int], value=None) -> tf.Variable:
@@ -202,17 +213,32 @@ class Optimizer(Module):
     self._adam = keras.optimizers.Adam(
       lr, epsilon=eps, global_clipnorm=clip, name=name
     )
+    self._opt = self._adam
     self._scaled = precision == 'mixed_float16'
     if self._scaled:
-      self._adam = keras.optimizers.LossScaleOptimizer(
+      self._opt = keras.optimizers.LossScaleOptimizer(
         self._adam, dynamic_growth_steps=1000
       )
-    self._adam.build(variables)
+    self._opt.build(variables)
 
   def named_variables(self, prefix: str = '') -> dict[str, tf.Variable]:
-    return {
+    """Slots, step counter and loss scale by name.
+
+    Not the learning rate, which is the configuration's. Only the names with
+    `loss_scale` depend on the precision.
+    """
+    slots = {
       f'{prefix}{i:04d}_{v.name}': v.value
       for i, v in enumerate(self._adam.variables)
+      if v.name != 'learning_rate'
+    }
+    if not self._scaled:
+      return slots
+    inner = {id(v) for v in self._adam.variables}
+    return slots | {
+      f'{prefix}loss_scale/{v.name}': v.value
+      for v in self._opt.variables
+      if id(v) not in inner
     }
 
   def minimize(
@@ -223,8 +249,8 @@ class Optimizer(Module):
     scaled = loss
     if self._scaled:
       with tape:
-        scaled = self._adam.scale_loss(loss)
-      scale = tf.cast(self._adam.dynamic_scale.value, tf.float32)
+        scaled = self._opt.scale_loss(loss)
+      scale = tf.identity(self._opt.dynamic_scale.value)
     grads = tape.gradient(scaled, self._targets)
     missing = [
       v.name for v, g in zip(self._targets, grads, strict=True) if g is None
@@ -240,7 +266,7 @@ class Optimizer(Module):
     for var in self._targets:
       var.assign(var * decay)
     if self._scaled:
-      self._adam.apply(grads, self._targets)  # Skips, and adapts the scale.
+      self._opt.apply(grads, self._targets)  # Skips, and adapts the scale.
     else:
       tf.cond(finite, lambda: self._apply(grads), lambda: None)
     metrics = {f'{self._name}_loss': loss, f'{self._name}_grad_norm': norm}

@@ -220,6 +220,45 @@ def test_loading_keeps_the_configured_learning_rate():
     np.testing.assert_allclose(other.state()[key], var, atol=1e-8)
 
 
+def test_a_checkpoint_serves_at_any_precision():
+  """From a GPU in float16 to a CPU in float32 and back."""
+  low, config = make(precision='mixed_float16')
+  train(low, config, 1)
+  saved = low.save()
+  scale = [k for k in saved if 'loss_scale' in k]
+  assert scale
+  high, _ = make(seed=1)
+  high.load(saved)
+  for key, value in high.save().items():
+    np.testing.assert_array_equal(value, saved[key], key)
+  back, _ = make(seed=2, precision='mixed_float16')
+  fresh = back.save()
+  back.load(high.save())
+  for key, value in back.save().items():
+    wanted = fresh[key] if key in scale else saved[key]
+    np.testing.assert_array_equal(value, wanted, key)
+
+
+def test_a_policy_needs_no_critics_or_optimizers():
+  agent, config = make()
+  train(agent, config, 1)
+  saved = agent.save()
+  other, _ = make(seed=1)
+  before = other.save()
+  other.load(saved, policy_only=True)
+  for key, value in other.save().items():
+    acts = key.startswith(('model/', 'actor/'))
+    wanted = saved[key] if acts else before[key]
+    np.testing.assert_array_equal(value, wanted, key)
+
+
+def test_unknown_mode():
+  agent, config = make()
+  obs = {'image': np.zeros((1, 16, 16, 3), np.uint8), 'is_first': np.ones(1)}
+  with pytest.raises(ValueError, match="'trian'"):
+    agent.policy(obs, None, (np.zeros(1), np.zeros(1)), 'trian')
+
+
 def test_loading_other_sizes_is_a_clear_error():
   agent, _ = make()
   before = agent.save()

@@ -287,7 +287,7 @@ def test_draws_are_the_same_with_xla():
       tf.stack(parts),
       tf.stack([tfutils.uniform([50], s) for s in parts]),
       tf.stack([tfutils.gumbel([50], s) for s in parts]),
-      tf.stack([tfutils.uniform([50], s, 0, 7, tf.int32) for s in parts]),
+      tf.stack([tfutils.uniform_int([50], s, 7) for s in parts]),
     )
 
   plain = tf.function(draw)(seeds)
