@@ -232,10 +232,10 @@ class Run:
         )
       return path
     path = config.path('offline_data')
-    if path is None and (config.offline_steps or not config.prefill_episodes):
+    if path is None and not config.prefill_episodes:
       raise ConfigError(
-        'offline_data is empty: set --offline_data DIR, or learn online only '
-        'with --offline_steps 0 --prefill_episodes 5.'
+        'offline_data is empty: set --offline_data DIR, or start from random '
+        'episodes with --prefill_episodes 5.'
       )
     return path
 
@@ -305,7 +305,7 @@ class Run:
     self.logger.add({k: summary[k] for k in keys}, 'eval')
     for key in self.agent.model.decoder.cnn_keys:
       videos = [e[key] for e in rollouts[:6]]
-      self.logger.video(f'policy/{key}', images.side_by_side(videos))
+      self.logger.video(f'policy/{key}', images.side_by_side(videos, 3))
 
   def _report(self, batch):
     """Losses, success prediction and videos of held-out data, if given."""

@@ -107,43 +107,31 @@ class Layers:
     return tf.Variable(tf.reshape(tf.stack(parts), shape), name=name)
 
   def dense(self, inputs: int, units: int, name: str) -> keras.layers.Layer:
-    layer = keras.layers.Dense(
-      units, kernel_initializer=self.init(), dtype=self.precision, name=name
-    )
-    layer.build((None, inputs))
-    return layer
+    return self._built(keras.layers.Dense, (None, inputs), name, units)
+
+  def conv(
+    self, inputs: int, units: int, kernel: int, name: str
+  ) -> keras.layers.Layer:
+    shape = (None, None, None, inputs)
+    return self._built(keras.layers.Conv2D, shape, name, units, kernel, 2)
+
+  def deconv(
+    self, inputs: int, units: int, kernel: int, name: str
+  ) -> keras.layers.Layer:
+    shape = (None, None, None, inputs)
+    kind = keras.layers.Conv2DTranspose
+    return self._built(kind, shape, name, units, kernel, 2)
 
   def norm(self, units: int, name: str) -> keras.layers.Layer:
     layer = keras.layers.LayerNormalization(dtype=self.precision, name=name)
     layer.build((None, units))
     return layer
 
-  def conv(
-    self, inputs: int, units: int, kernel: int, name: str
-  ) -> keras.layers.Layer:
-    layer = keras.layers.Conv2D(
-      units,
-      kernel,
-      2,
-      kernel_initializer=self.init(),
-      dtype=self.precision,
-      name=name,
+  def _built(self, kind, shape, name, *args):
+    layer = kind(
+      *args, kernel_initializer=self.init(), dtype=self.precision, name=name
     )
-    layer.build((None, None, None, inputs))
-    return layer
-
-  def deconv(
-    self, inputs: int, units: int, kernel: int, name: str
-  ) -> keras.layers.Layer:
-    layer = keras.layers.Conv2DTranspose(
-      units,
-      kernel,
-      2,
-      kernel_initializer=self.init(),
-      dtype=self.precision,
-      name=name,
-    )
-    layer.build((None, None, None, inputs))
+    layer.build(shape)
     return layer
 
 

@@ -76,7 +76,7 @@ def evaluate(args: argparse.Namespace) -> None:
   print(f'Numbers: {path}')
   for key in agent.obs_space:
     if args.videos and len(agent.obs_space[key].shape) == 3:
-      video = images.side_by_side([e[key] for e in rollouts[: args.videos]])
+      video = images.side_by_side([e[key] for e in rollouts[: args.videos]], 3)
       gif = outdir / f'evaluation-{step:08d}-{key}.gif'
       gif.write_bytes(images.encode_gif(video))
       print(f'Video: {gif}')

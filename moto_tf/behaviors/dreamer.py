@@ -8,29 +8,18 @@ the target critic. Dynamics gradients, as for its continuous control tasks.
 import numpy as np
 import tensorflow as tf
 
-from ..tfutils import Layers, Module, Optimizer
-from .actor import Actor
-from .critics import Critics
+from ..tfutils import Layers
+from .actor_critic import ActorCritic
 
 sg = tf.stop_gradient
 
 
-class Dreamer(Module):
+class Dreamer(ActorCritic):
   """Actor and one state-value critic trained in imagination."""
 
   def __init__(self, config, world_model, action: int, layers: Layers):
-    self._config = config
-    self._model = world_model
-    feat = world_model.rssm.feat
-    self.actor = Actor(layers, feat, action, config.actor)
-    self.critics = Critics(layers, 1, feat, config)
-    precision = layers.precision
-    self._actor_opt = Optimizer(
-      'actor', self.actor.variables, **config.actor_opt, precision=precision
-    )
-    self._critic_opt = Optimizer(
-      'critic', self.critics.variables, **config.critic_opt, precision=precision
-    )
+    inputs = world_model.rssm.feat
+    super().__init__(config, world_model, action, 1, inputs, layers)
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """One gradient step; arguments as of MOTO.train."""
@@ -102,15 +91,6 @@ class Dreamer(Module):
     nll = 0.5 * (target - value) ** 2 + 0.5 * np.log(2 * np.pi)
     loss = tf.reduce_mean(sg(seq['weight'][:-1]) * nll)
     return loss, {'critic_value': tf.reduce_mean(value)}
-
-  def state(self) -> dict[str, tf.Variable]:
-    """Variables to save, by name."""
-    return {
-      **self.actor.named_variables('actor/'),
-      **self.critics.state(),
-      **self._actor_opt.named_variables('actor_opt/'),
-      **self._critic_opt.named_variables('critic_opt/'),
-    }
 
 
 def lambda_return(

@@ -10,29 +10,18 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 import tensorflow as tf
 
 from .. import dists
-from ..tfutils import Layers, Module, Optimizer, split, uniform
-from .actor import Actor
-from .critics import Critics
+from ..tfutils import Layers, split, uniform
+from .actor_critic import Actor, ActorCritic
 
 sg = tf.stop_gradient
 
 
-class MOTO(Module):
+class MOTO(ActorCritic):
   """Actor and twin Q-critics trained by model-based value expansion."""
 
   def __init__(self, config, world_model, action: int, layers: Layers):
-    self._config = config
-    self._model = world_model
-    feat = world_model.rssm.feat
-    self.actor = Actor(layers, feat, action, config.actor)
-    self.critics = Critics(layers, 2, feat + action, config)
-    precision = layers.precision
-    self._actor_opt = Optimizer(
-      'actor', self.actor.variables, **config.actor_opt, precision=precision
-    )
-    self._critic_opt = Optimizer(
-      'critic', self.critics.variables, **config.critic_opt, precision=precision
-    )
+    inputs = world_model.rssm.feat + action
+    super().__init__(config, world_model, action, 2, inputs, layers)
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
@@ -154,15 +143,6 @@ class MOTO(Module):
       'critic_model_target': tf.reduce_mean(v),
       'critic_data_q': tf.reduce_sum(real['mask'] * q_data) / (2 * count),
       'critic_data_target': tf.reduce_sum(real['mask'] * target) / count,
-    }
-
-  def state(self) -> dict[str, tf.Variable]:
-    """Variables to save, by name."""
-    return {
-      **self.actor.named_variables('actor/'),
-      **self.critics.state(),
-      **self._actor_opt.named_variables('actor_opt/'),
-      **self._critic_opt.named_variables('critic_opt/'),
     }
 
 

@@ -1,9 +1,69 @@
-"""Critics with slowly updated target copies."""
+"""What the behaviors share: policy, critics with targets, optimizers."""
 
 import tensorflow as tf
 
-from .. import nets
-from ..tfutils import Layers, Module
+from .. import dists, nets
+from ..tfutils import Layers, Module, Optimizer
+
+
+class ActorCritic(Module):
+  """Base of the behaviors; they add `train` and the equations.
+
+  Args:
+    config: the run's configuration.
+    world_model: gives features and rollouts; never changed here.
+    action: size A of an action.
+    critics: number of critics.
+    critic_inputs: size of what a critic sees.
+    layers: makes the weights.
+  """
+
+  def __init__(
+    self,
+    config,
+    world_model,
+    action: int,
+    critics: int,
+    critic_inputs: int,
+    layers: Layers,
+  ):
+    self._config = config
+    self._model = world_model
+    self.actor = Actor(layers, world_model.rssm.feat, action, config.actor)
+    self.critics = Critics(layers, critics, critic_inputs, config)
+    precision = layers.precision
+    self._actor_opt = Optimizer(
+      'actor', self.actor.variables, **config.actor_opt, precision=precision
+    )
+    self._critic_opt = Optimizer(
+      'critic', self.critics.variables, **config.critic_opt, precision=precision
+    )
+
+  def state(self) -> dict[str, tf.Variable]:
+    """Variables to save, by name."""
+    return {
+      **self.actor.named_variables('actor/'),
+      **self.critics.state(),
+      **self._actor_opt.named_variables('actor_opt/'),
+      **self._critic_opt.named_variables('critic_opt/'),
+    }
+
+
+class Actor(Module):
+  """MLP to a truncated normal on [-1, 1], DreamerV2's `trunc_normal`."""
+
+  def __init__(self, layers: Layers, feat: int, action: int, config):
+    self.mlp = nets.MLP(
+      layers, feat, config.layers, 2 * action, config.act, config.norm
+    )
+    self.size = action
+    self._min_std = config.min_std
+
+  def __call__(self, feat: tf.Tensor) -> dists.TruncNormal:
+    mean, std = tf.split(tf.cast(self.mlp(feat), tf.float32), 2, -1)
+    return dists.TruncNormal(
+      tf.tanh(mean), 2 * tf.sigmoid(std / 2) + self._min_std
+    )
 
 
 class Critics(Module):
