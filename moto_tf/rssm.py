@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from . import dists
 from .nets import StackedMLP, layer_norm
-from .tfutils import ACTIVATIONS, Layers, Module, gumbel, uniform_int
+from .tfutils import ACTIVATIONS, Layers, Module, gumbel, swap, uniform_int
 
 
 class EnsembleRSSM(Module):
@@ -58,8 +58,8 @@ class EnsembleRSSM(Module):
   def get_feat(self, state: dict[str, tf.Tensor]) -> tf.Tensor:
     """State s = [z, h] as one vector [..., S * C + D]."""
     stoch = state['stoch']
-    flat = tf.reshape(stoch, [*stoch.shape[:-2].as_list(), -1])
-    flat.set_shape([*stoch.shape[:-2], self.feat - self.deter])
+    size = self.feat - self.deter
+    flat = tf.reshape(stoch, [*stoch.shape[:-2].as_list(), size])
     return tf.concat([flat, state['deter']], -1)
 
   def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
@@ -90,9 +90,9 @@ class EnsembleRSSM(Module):
     keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
     # The shares of action and image are the same for the whole sequence at
     # once, so only what depends on the state stays in the loop.
-    action = _swap(tf.cast(action, self._dtype)) * keep
+    action = swap(tf.cast(action, self._dtype)) * keep
     action = self._action_share(action, kernels)
-    embed = tf.matmul(_swap(tf.cast(embed, self._dtype)), kernels['post_embed'])
+    embed = tf.matmul(swap(tf.cast(embed, self._dtype)), kernels['post_embed'])
     state = self.initial(batch)
     stoch, deter = state['stoch'], state['deter']
     states = []
@@ -103,7 +103,7 @@ class EnsembleRSSM(Module):
       stoch = tf.cast(dists.OneHot(logit).sample(noise[t]), self._dtype)
       states.append({'deter': deter, 'stoch': stoch, 'logit': logit})
     return {
-      k: _swap(tf.stack([s[k] for s in states]))
+      k: swap(tf.stack([s[k] for s in states]))
       for k in ('deter', 'stoch', 'logit')
     }
 
@@ -215,11 +215,6 @@ class EnsembleRSSM(Module):
     else:
       x = x + kernels[f'{name}_bias']
     return self._act(x)
-
-
-def _swap(x):
-  """Exchanges the batch and time axes."""
-  return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
 def kl_loss(

@@ -77,6 +77,11 @@ def gumbel(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
   return -tf.math.log(-tf.math.log(uniform(shape, seed)))
 
 
+def swap(x: tf.Tensor) -> tf.Tensor:
+  """Exchanges the first two axes, batch and time."""
+  return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
+
+
 class Layers:
   """Makes built layers and weights, all seeded and of one precision.
 

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from . import dists, nets
 from .rssm import EnsembleRSSM, kl_loss
-from .tfutils import Layers, Module, Optimizer, gumbel, split, uniform
+from .tfutils import Layers, Module, Optimizer, gumbel, split, swap, uniform
 
 
 class WorldModel(Module):
@@ -74,7 +74,7 @@ class WorldModel(Module):
     embed = self.encoder(data)
     post = self.rssm.observe(embed, data['action'], data['is_first'], post_seed)
     members = self.rssm.draw_members(data['action'].shape[1], member_seed)
-    prior = self.rssm.prior_one(_swap(post['deter']), members)
+    prior = self.rssm.prior_one(swap(post['deter']), members)
     feat = self.rssm.get_feat(post)
     likes = {
       f'{"image" if len(data[k].shape) == 5 else "vector"}_loss/{k}': (
@@ -91,7 +91,7 @@ class WorldModel(Module):
       assert like.shape == data['reward'].shape, (name, like.shape)
     losses = {k: tf.reduce_mean(v) for k, v in likes.items()}
     losses['kl_loss'], kl = kl_loss(
-      _swap(post['logit']), prior, config.kl.free, config.kl.balance
+      swap(post['logit']), prior, config.kl.free, config.kl.balance
     )
     loss = sum(
       config.loss_scales[k.split('_loss')[0]] * v for k, v in losses.items()
@@ -219,7 +219,3 @@ def _merge(losses):
     name = key.split('/')[0]
     merged[name] = merged.get(name, 0.0) + value
   return merged
-
-
-def _swap(x):
-  return tf.transpose(x, [1, 0, *range(2, len(x.shape))])

@@ -9,8 +9,8 @@ set -euo pipefail
 
 LOGROOT="${1:-$HOME/logdir/quickstart}"
 DEMOS="${DEMOS:-10}"                          # Demonstrations.
-OFFLINE_STEPS="${OFFLINE_STEPS:-1000}"        # Gradient steps.
-ONLINE_STEPS="${ONLINE_STEPS:-2000}"          # Gradient steps.
+OFFLINE_STEPS="${OFFLINE_STEPS:-500}"         # Gradient steps.
+ONLINE_STEPS="${ONLINE_STEPS:-1500}"          # Gradient steps.
 EVAL_EVERY="${EVAL_EVERY:-500}"               # Gradient steps.
 EVAL_EPISODES="${EVAL_EPISODES:-10}"          # Episodes during training.
 FINAL_EPISODES="${FINAL_EPISODES:-20}"        # Episodes at the end.
