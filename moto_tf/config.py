@@ -187,8 +187,18 @@ class Configs:
     of overrides. Values are checked once, when all of them are in place.
     """
     config = self.defaults
+    methods = {}  # Key to the preset of a method that has set it.
     for part in parts:
       source, overrides = self._part(part)
+      preset = isinstance(part, str) and part in self.presets
+      for key in overrides if preset else ():
+        if part in rules.METHODS:
+          methods[key] = part
+        elif key in methods:
+          raise ConfigError(
+            f'preset {part} sets {key} and would undo {methods[key]}; name '
+            f'{methods[key]} after {part}.'
+          )
       try:
         config = config._replace(overrides)
       except ConfigError as error:

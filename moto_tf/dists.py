@@ -30,10 +30,10 @@ class OneHot:
 
   def sample(self, noise: tf.Tensor) -> tf.Tensor:
     """One-hot sample from Gumbel noise; gradients pass to the probabilities."""
-    return self._straight_through(self.log_probs + noise)
-
-  def mode(self) -> tf.Tensor:
-    return self._straight_through(self.log_probs)
+    depth = self.probs.shape[-1]
+    index = tf.argmax(self.log_probs + noise, -1)
+    hard = tf.one_hot(index, depth, dtype=tf.float32)
+    return hard + (self.probs - tf.stop_gradient(self.probs))
 
   def log_prob(self, value: tf.Tensor) -> tf.Tensor:
     """Sum over the categoricals of log p(value), shape [...]."""
@@ -47,11 +47,6 @@ class OneHot:
     return tf.reduce_sum(
       self.probs * (self.log_probs - other.log_probs), [-2, -1]
     )
-
-  def _straight_through(self, score):
-    depth = self.probs.shape[-1]
-    hard = tf.one_hot(tf.argmax(score, -1), depth, dtype=tf.float32)
-    return hard + (self.probs - tf.stop_gradient(self.probs))
 
 
 class TruncNormal:

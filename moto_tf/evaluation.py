@@ -15,7 +15,7 @@ EVAL_SEED = 1_000_000
 
 
 class Policy:
-  """A trained policy for one environment or a batch of them.
+  """A trained policy, for one environment.
 
   Example:
     policy = load_policy('~/logdir/drawer/moto/0')

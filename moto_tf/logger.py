@@ -89,8 +89,6 @@ class Logger:
   def add(self, metrics: Mapping, prefix: str = '') -> None:
     """Collect scalars, or arrays for their mean, until the next `write`.
 
-    Tensors are not converted before `write`, so this never waits for the GPU.
-
     Args:
       metrics: Values by name. Several values of a name are averaged.
       prefix: Group that is put before the names, as in 'train' or 'eval'.

@@ -35,6 +35,7 @@ class EnsembleRSSM(Module):
     self.inp_kernel = w('inp_kernel', [stoch + action, hidden])
     self.inp_bias = w('inp_bias', [hidden], 0.0)
     self.gru_kernel = w('gru_kernel', [hidden + deter, 3 * deter])
+    self.gru_offset = w('gru_offset', [3 * deter], 0.0)
     self.gru_gain = w('gru_gain', [3 * deter], 1.0)
     self.gru_bias = w('gru_bias', [3 * deter], 0.0)
     self.post_kernel = w('post_kernel', [deter + embed, hidden])
@@ -85,7 +86,7 @@ class EnsembleRSSM(Module):
       State of shape [B, T, ...].
     """
     batch, steps = action.shape[:2]
-    kernels = self._kernels()
+    kernels = self.kernels()
     noise = gumbel([steps, batch, *self.shape], seed)
     keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
     # The shares of action and image are the same for the whole sequence at
@@ -124,7 +125,7 @@ class EnsembleRSSM(Module):
       is_first: [B].
       noise: [B, S, C], Gumbel.
     """
-    kernels = self._kernels()
+    kernels = self.kernels()
     keep = 1 - tf.cast(is_first, self._dtype)[:, None]
     deter = self._gru(
       state['stoch'] * keep[..., None],
@@ -143,6 +144,7 @@ class EnsembleRSSM(Module):
     action: tf.Tensor,
     member: tf.Tensor,
     noise: tf.Tensor,
+    kernels: dict[str, tf.Tensor],
   ) -> dict[str, tf.Tensor]:
     """One prior step: z' ~ p_member(. | h'), the dynamics of Eq. 4.
 
@@ -151,8 +153,8 @@ class EnsembleRSSM(Module):
       action: [B, A], taken in it.
       member: scalar index of the prior head.
       noise: [B, S, C], Gumbel.
+      kernels: of `kernels`, made once for all steps of a rollout.
     """
-    kernels = self._kernels()
     share = self._action_share(tf.cast(action, self._dtype), kernels)
     deter = self._gru(state['stoch'], state['deter'], share, kernels)
     logit = self.prior_one(deter[None], member[None])[0]
@@ -172,7 +174,7 @@ class EnsembleRSSM(Module):
       tf.cast(x, tf.float32), [*x.shape[:-1].as_list(), *self.shape]
     )
 
-  def _kernels(self):
+  def kernels(self) -> dict[str, tf.Tensor]:
     """Weights in the compute precision, split by what they multiply."""
     stoch = self.feat - self.deter
     cast = {
@@ -196,6 +198,7 @@ class EnsembleRSSM(Module):
       tf.matmul(flat, kernels['inp_stoch']) + action, 'inp', kernels
     )
     parts = tf.matmul(tf.concat([x, deter], -1), kernels['gru_kernel'])
+    parts += kernels['gru_offset']
     parts = layer_norm(parts, kernels['gru_gain'], kernels['gru_bias'])
     reset, cand, update = tf.split(parts, 3, -1)
     cand = tf.tanh(tf.sigmoid(reset) * cand)

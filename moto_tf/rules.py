@@ -136,6 +136,9 @@ def _is_regex(text: str) -> bool:
   return True
 
 
+# Presets that change the algorithm; those of suite and size come before them.
+METHODS = ('dreamerv2', 'no_unc', 'no_bc', 'no_bc_no_unc')
+
 # Regular expression over dotted names -> test and its wording.
 RULES = {
   'logdir': (bool, 'the path of a directory'),

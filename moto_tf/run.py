@@ -7,6 +7,7 @@ log directory holds, and offers the steps of the algorithm as methods.
 import contextlib
 import functools
 import math
+import os
 import resource
 import signal
 import sys
@@ -57,6 +58,7 @@ class Run:
     self.gradient_step = self.agent_step = self.env_step = self.episode = 0
     self.total = config.offline_steps + config.online_steps
     self._signal = None
+    self._prefill = 0
     self._seconds = {}
     self._episode_seconds = {'env': 0.0, 'policy': 0.0}
     self._make_env = make_env or functools.partial(
@@ -66,8 +68,10 @@ class Run:
       self.logdir / 'checkpoints', config.checkpoint_keep
     )
     with contextlib.ExitStack() as stack:
+      offline = self._offline_dir()  # First: a frequent mistake.
       loaded = self._checkpoints.load()
-      self._check_config(resumed=loaded is not None)
+      if loaded:
+        _check_changes(self.logdir / 'config.yaml', config, loaded[1])
       self._driver = Driver(self._make_env, 1, config.env_workers)
       stack.callback(self._driver.close)
       self._eval_driver = None
@@ -75,11 +79,15 @@ class Run:
       self.agent = Agent(config, *spaces)
       self._spaces = evaluation.spaces_to_meta(*spaces)
       keep = self._restore(loaded) if loaded else []
-      self.replay = self._open_replay(
-        self._offline_dir(), self.logdir / 'episodes', keep
-      )
-      heldout = config.path('heldout_data')
-      self._heldout = heldout and self._open_replay(heldout, None, None)
+      self.replay = self._open_replay(offline, self.logdir / 'episodes', keep)
+      if not loaded and not offline:
+        self._prefill = config.prefill_episodes
+      self._heldout = config.path('heldout_data')
+      if self._heldout:
+        print('Held-out episodes:')
+        self._heldout = self._open_replay(self._heldout, None, None)
+      # Not before all of it has proved to fit.
+      config.save(self.logdir / 'config.yaml')
       self._prefetcher = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self._prefetcher.close)
       self.logger = Logger(
@@ -91,7 +99,7 @@ class Run:
       )
       stack.callback(self.logger.close)
       self._stack = stack.pop_all()
-    self._saved = self.gradient_step
+    self._saved = self.gradient_step, self.episode
     every = lambda period: Every(period, self.gradient_step)
     self._should_log = every(config.log_every)
     self._should_eval = every(config.eval_every)
@@ -141,12 +149,12 @@ class Run:
     broken = [
       k for k, v in metrics.items() if 'loss' in k and not math.isfinite(v)
     ]
+    self.logger.add(metrics, 'train')
     if broken:
       self._give_up(broken, metrics)
     # Before the counter moves: a report belongs to the phase of its step.
     phase = self.phase
     self.gradient_step += 1
-    self.logger.add(metrics, 'train')
     ends = self.gradient_step in (self.config.offline_steps, self.total)
     evaluate = self._should_eval(self.gradient_step) or ends
     report = self._should_report(self.gradient_step)
@@ -176,9 +184,9 @@ class Run:
       'phase': self.phase,
       'episodes': self.replay.online_names(),
       'spaces': self._spaces,
-      'seed': self.config.seed,
+      'prefill': self._prefill,
     }
-    self._saved = self.gradient_step
+    self._saved = self.gradient_step, self.episode
     return self._checkpoints.save(self.gradient_step, self.agent.save(), meta)
 
   def close(self) -> None:
@@ -199,29 +207,11 @@ class Run:
 
   # Set-up.
 
-  @property
-  def _prefill(self):
-    """Episodes collected before training, none where there is offline data."""
-    offline = self.replay.stats()['offline_episodes']
-    return 0 if offline else self.config.prefill_episodes
-
-  def _check_config(self, resumed):
-    """Saves the configuration, and says what differs from the run's own."""
-    path = self.logdir / 'config.yaml'
-    if path.exists():
-      before, now = Config.load(path).flat, self.config.flat
-      changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
-      if changed and resumed:
-        print(f'Continuing {self.logdir} with other settings:')
-        for key in changed:
-          print(f'  {key}: {before.get(key)} -> {now[key]}')
-    self.config.save(path)
-
   def _offline_dir(self):
     """Directory of demonstrations, None without."""
     config = self.config
     if config.offline_data == 'auto':
-      path = self.logdir.parent.parent / 'demos'
+      path = self.logdir.absolute().parent.parent / 'demos'
       if not path.is_dir():
         raise ConfigError(
           f'offline_data is auto, and there is no directory {path}. Record '
@@ -259,6 +249,7 @@ class Run:
     self.agent.load(arrays)
     for key, value in meta['counters'].items():
       setattr(self, key, value)
+    self._prefill = meta['prefill']
     print(f'Continuing from {path.name} at gradient step {self.gradient_step}.')
     return meta['episodes']
 
@@ -345,12 +336,15 @@ class Run:
 
   def _give_up(self, broken, metrics):
     """Stops on a non-finite loss, which no optimizer has applied."""
-    path = self.save()
+    self._log(self.phase)
+    if self._saved[0] != self.gradient_step:
+      self.save()
     values = ', '.join(f'{k} = {metrics[k]}' for k in broken)
     raise TrainingError(
       f'Not finite at gradient step {self.gradient_step + 1}: {values}. The '
-      f'last good step is {self.gradient_step}, saved as {path}. Try a lower '
-      'learning rate, or --precision float32.'
+      f'last good step is {self.gradient_step}; its checkpoint, with finite '
+      f'weights, is in {self.logdir / "checkpoints"}. Try a lower learning '
+      'rate, or --precision float32.'
     )
 
   def _on_signal(self, number, frame):
@@ -359,16 +353,14 @@ class Run:
       raise KeyboardInterrupt
     self._signal = number
     name = signal.Signals(number).name
-    print(
-      f'{name}: stopping after this step; once more to stop at once.',
-      file=sys.stderr,
-      flush=True,
-    )
+    # Not print, which may be interrupted in the middle of a print.
+    text = f'{name}: stopping after this step; once more to stop at once.\n'
+    os.write(2, text.encode())
 
   def _leave_if_asked(self):
     if self._signal is None:
       return
-    if self._saved != self.gradient_step:
+    if self._saved != (self.gradient_step, self.episode):
       self._log(self.phase)
       self.save()
     print('Saved. The same command continues the run.', flush=True)
@@ -376,9 +368,35 @@ class Run:
 
 
 def _episode_seed(seed, episode):
-  """Seed of a collected episode, apart from those of evaluation."""
+  """Seed of a collected episode, 2,000,000 to 2^31, apart from evaluation."""
   state = np.random.SeedSequence([seed, episode]).generate_state(1)
-  return int(state[0]) // 2 + 2_000_000
+  return 2_000_000 + int(state[0]) % (2**31 - 2_000_000)
+
+
+def _check_changes(path, config, meta):
+  """Says which settings of a continued run differ; some must not.
+
+  Raises:
+    ConfigError: a setting changed that the run's counters rest on.
+  """
+  if not path.exists():
+    return
+  before, now = Config.load(path).flat, config.flat
+  changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
+  fixed = ['task', 'seed']
+  if meta['phase'] == 'online':
+    fixed += ['offline_steps', 'updates_per_episode']
+  for key in fixed:
+    if key in changed:
+      raise ConfigError(
+        f'{key} was {before[key]} in the run in {path.parent} and cannot '
+        f'become {now[key]} in the middle of it; use --{key} {before[key]}, '
+        'or another --logdir.'
+      )
+  if changed:
+    print(f'Continuing {path.parent} with other settings:')
+  for key in changed:
+    print(f'  {key}: {before.get(key)} -> {now[key]}')
 
 
 def _warn_of_other_settings(directory, config):

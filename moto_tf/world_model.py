@@ -129,6 +129,7 @@ class WorldModel(Module):
     members = self.rssm.draw_members(horizon, member_seed)
     noise = gumbel([horizon, count, *self.rssm.shape], stoch_seed)
     action_noise = uniform([horizon + 1, count, actor.size], action_seed)
+    kernels = self.rssm.kernels()
     state = {k: start[k] for k in ('deter', 'stoch')}
     seq = []
     for t in range(horizon + 1):
@@ -136,7 +137,7 @@ class WorldModel(Module):
       action = actor(tf.stop_gradient(feat)).sample(action_noise[t])
       seq.append({**state, 'feat': feat, 'action': action})
       if t < horizon:
-        state = self.rssm.img_step(state, action, members[t], noise[t])
+        state = self.rssm.img_step(state, action, members[t], noise[t], kernels)
         state.pop('logit')
     return {k: tf.stack([s[k] for s in seq]) for k in seq[0]}
 
@@ -175,10 +176,11 @@ class WorldModel(Module):
     state = {k: v[:, -1] for k, v in post.items()}
     members = self.rssm.draw_members(steps, member_seed)
     noise = gumbel([steps, *state['stoch'].shape], noise_seed)
+    kernels = self.rssm.kernels()
     feats = [self.rssm.get_feat(post)]
     for t in range(context, steps):
       state = self.rssm.img_step(
-        state, data['action'][:, t], members[t], noise[t]
+        state, data['action'][:, t], members[t], noise[t], kernels
       )
       feats.append(self.rssm.get_feat(state)[:, None])
     decoded = self.decoder(tf.concat(feats, 1))

@@ -87,7 +87,9 @@ install_gl() {
   DEBIAN_FRONTEND=noninteractive $command >/dev/null
 }
 
+# With the NVIDIA driver, which decides about CUDA libraries.
 hash="$(sha256sum <"$repo/requirements.txt" | cut -d ' ' -f 1)"
+hash+="$(command -v nvidia-smi || true)"
 if [[ "$(cat "$venv/requirements.stamp" 2>/dev/null)" != "$hash" ]] ||
   ! "$venv/bin/python" -c '' 2>/dev/null; then
   install_packages "$hash"

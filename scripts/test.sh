@@ -8,7 +8,7 @@ source scripts/setup.sh
 
 ruff check .
 ruff format --check .
-# Exit code 5 says that the options select no test, which -k may do to one part.
+# Exit code 5: no test selected, which -k may do to one part of them.
 tests() {
   python -m pytest "$@" || [[ $? == 5 ]]
 }

@@ -28,9 +28,12 @@ def train(run: 'moto_tf.Run') -> None:
 
 def main() -> None:
   config = moto_tf.parse(sys.argv[1:])
-  with moto_tf.explain_errors(), moto_tf.Run(config) as run:
-    train(run)
-    print(f'Done. Logs, checkpoints and videos are in {run.logdir}.')
+  try:
+    with moto_tf.explain_errors(), moto_tf.Run(config) as run:
+      train(run)
+      print(f'Done. Logs, checkpoints and videos are in {run.logdir}.')
+  except KeyboardInterrupt:
+    sys.exit('Stopped. The same command continues from the last checkpoint.')
 
 
 if __name__ == '__main__':

@@ -140,7 +140,7 @@ def naive_gru(arrays, stoch, action, deter):
   sigmoid = lambda x: 1 / (1 + np.exp(-x))
   x = np.concatenate([stoch, action]) @ w['inp_kernel'] + w['inp_bias']
   x = np.where(x > 0, x, np.expm1(x))
-  parts = np.concatenate([x, deter]) @ w['gru_kernel']
+  parts = np.concatenate([x, deter]) @ w['gru_kernel'] + w['gru_offset']
   parts = (parts - parts.mean()) / np.sqrt(parts.var() + 1e-3)
   reset, cand, update = np.split(parts * w['gru_gain'] + w['gru_bias'], 3)
   update = sigmoid(update - 1)

@@ -86,7 +86,8 @@ class NaiveRSSM:
     w, size = self.weights, deter.shape[-1]
     x = np.concatenate([stoch.reshape([len(stoch), -1]), action], -1)
     x = np.concatenate([self.hidden(x, 'inp'), deter], -1)
-    x = layer_norm(x @ w['gru_kernel'], w['gru_gain'], w['gru_bias'])
+    x = x @ w['gru_kernel'] + w['gru_offset']
+    x = layer_norm(x, w['gru_gain'], w['gru_bias'])
     reset, cand = sigmoid(x[:, :size]), x[:, size : 2 * size]
     update = sigmoid(x[:, 2 * size :] - 1)
     return update * np.tanh(reset * cand) + (1 - update) * deter
@@ -326,6 +327,7 @@ def test_imagined_step_matches_naive(ensemble):
       tf.constant(action),
       tf.constant(member),
       noise,
+      rssm.kernels(),
     )
     logit = rssm.prior_all(tf.constant(deter, tf.float32))[member].numpy()
     stoch = np.eye(4)[(logit + noise.numpy()).argmax(-1)]

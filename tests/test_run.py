@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from moto_tf import run as module
+from moto_tf.checkpoint import CheckpointError
 from moto_tf.config import ConfigError, make_config
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.gym import wrap_gym
@@ -242,6 +244,37 @@ def test_data_errors_say_what_to_do(tmp_path):
     make_run(tiny(tmp_path / 'a' / '0', offline_data='auto'))
   with pytest.raises(ConfigError, match='offline_data is empty'):
     make_run(tiny(tmp_path / 'b' / '0', prefill_episodes=0))
+
+
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    ({'seed': 3}, 'seed was 0'),
+    ({'updates_per_episode': 5}, 'updates_per_episode was 3'),
+    ({'offline_steps': 2}, 'offline_steps was 0'),
+  ],
+)
+def test_counters_rest_on_settings(finished, change, message):
+  before = (finished / 'config.yaml').read_bytes()
+  with pytest.raises(ConfigError, match=message):
+    make_run(tiny(finished, **change))
+  assert (finished / 'config.yaml').read_bytes() == before
+
+
+def test_other_sizes_leave_the_run_alone(finished):
+  before = (finished / 'config.yaml').read_bytes()
+  with pytest.raises(CheckpointError, match='does not fit'):
+    make_run(tiny(finished, **{'rssm.deter': 9}))
+  assert (finished / 'config.yaml').read_bytes() == before
+
+
+def test_a_finished_run_goes_on_with_more_steps(finished, tmp_path, capsys):
+  logdir = tmp_path / 'moto' / '0'
+  shutil.copytree(finished, logdir)
+  with make_run(tiny(logdir, online_steps=15)) as run:
+    train(run)
+    assert (run.gradient_step, run.episode) == (15, 8)
+  assert 'online_steps: 12 -> 15' in capsys.readouterr().out
 
 
 def test_load_policy(finished):

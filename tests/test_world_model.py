@@ -240,7 +240,8 @@ def test_imagination_matches_a_manual_loop():
     action = actor(feat).sample(noises[t])
     np.testing.assert_allclose(seq['action'][t], action, atol=1e-5)
     if t < horizon:
-      state = rssm.img_step(state, seq['action'][t], members[t], noise[t])
+      action = seq['action'][t]
+      state = rssm.img_step(state, action, members[t], noise[t], rssm.kernels())
       logit = rssm.prior_all(state['deter'])[members[t]].numpy()
       stoch = np.eye(rssm.shape[1])[(logit + noise[t].numpy()).argmax(-1)]
       np.testing.assert_array_equal(state['stoch'], stoch)

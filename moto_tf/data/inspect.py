@@ -175,7 +175,9 @@ def load_videos(
   when a directory holds no images.
   """
   if count < 1:
-    raise ValueError(f'{count} episodes asked for, expected at least 1.')
+    raise episodes.EpisodeError(
+      f'{count} episodes asked for, expected at least 1.'
+    )
   paths = episodes.find_episodes(directory)[:count]
   if not paths:
     raise episodes.EpisodeError(f'{directory}: there are no episodes here.')
@@ -207,16 +209,18 @@ def render(
   Frames with a reward have a green edge on the contact sheet.
   """
   out = pathlib.Path(out)
+  if out.suffix not in ('.png', '.gif'):
+    raise episodes.EpisodeError(
+      f'{out}: expected a name that ends in .png or .gif.'
+    )
   videos, marks = load_videos(directory, count, key)
   factor = max(1, round(128 / videos[0].shape[1]))
   if out.suffix == '.png':
     data = images.encode_png(
       images.contact_sheet(videos, factor=factor, marks=marks)
     )
-  elif out.suffix == '.gif':
-    data = images.encode_gif(images.side_by_side(videos, factor=factor))
   else:
-    raise ValueError(f'{out}: expected a name that ends in .png or .gif.')
+    data = images.encode_gif(images.side_by_side(videos, factor=factor))
   out.parent.mkdir(parents=True, exist_ok=True)
   episodes.write_atomic(out, data)
 
