@@ -21,7 +21,7 @@ from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
 from .data.episodes import episode_return
-from .data.inspect import read_record
+from .data.inspect import differences, read_record
 from .driver import Driver
 from .logger import Logger
 from .prefetch import Prefetcher
@@ -231,8 +231,13 @@ class Run:
 
   def _open_replay(self, offline, online, keep):
     config = self.config
-    if offline:
-      _warn_of_other_settings(offline, config)
+    recorded = read_record(offline) if offline else {}
+    if recorded:
+      # Whether images are rendered does not change the others.
+      env = {k: v for k, v in config.env.items() if k != 'image'}
+      other = differences(recorded, {'task': config.task, 'env': env})
+      if other:
+        print(f'Warning: in {offline}, {", ".join(other)}.', file=sys.stderr)
     return Replay(
       offline,
       online,
@@ -397,22 +402,3 @@ def _check_changes(path, config, meta):
     print(f'Continuing {path.parent} with other settings:')
   for key in changed:
     print(f'  {key}: {before.get(key)} -> {now[key]}')
-
-
-def _warn_of_other_settings(directory, config):
-  """Says if episodes were recorded in another task, view or rhythm."""
-  recorded = read_record(directory)
-  now = {'task': config.task, **config.env}
-  before = {'task': recorded.get('task'), **recorded.get('env', {})}
-  # Whether images are rendered or not does not change the others.
-  other = [
-    f'{k} {before[k]!r} there, {now[k]!r} here'
-    for k in now
-    if k != 'image' and before.get(k, now[k]) not in (now[k], None)
-  ]
-  if other:
-    print(
-      f'Warning: {directory} was recorded with other settings: '
-      f'{", ".join(other)}.',
-      file=sys.stderr,
-    )

@@ -159,13 +159,13 @@ class WorldModel(Module):
     the open loop runs across it.
 
     Args:
-      data: preprocessed batch [B, T, ...]; six sequences are shown at most.
+      data: preprocessed batch [B, T, ...]; four sequences are shown at most.
 
     Returns:
       Videos [T, 3 * H, B * W, C] in [0, 1] by image key; the number of
       conditioning frames is `CONTEXT`.
     """
-    data = {k: v[:6] for k, v in data.items()}
+    data = {k: v[:4] for k, v in data.items()}
     steps = data['action'].shape[1]
     context = min(CONTEXT, steps - 1)
     post_seed, member_seed, noise_seed = split(seed, 3)

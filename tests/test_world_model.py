@@ -289,14 +289,14 @@ def test_video_shows_truth_model_and_error():
   videos = {k: v.numpy() for k, v in model.video(data, SEED).items()}
   assert list(videos) == ['image']
   video = videos['image']
-  # Rows: truth, model, error. Six sequences side by side.
-  assert video.shape == (9, 3 * 16, 6 * 16, 3)
+  # Rows: truth, model, error. Four sequences side by side.
+  assert video.shape == (9, 3 * 16, 4 * 16, 3)
   assert video.min() >= 0 and video.max() <= 1
-  rows = video.reshape([9, 3, 16, 6, 16, 3]).transpose([1, 3, 0, 2, 4, 5])
+  rows = video.reshape([9, 3, 16, 4, 16, 3]).transpose([1, 3, 0, 2, 4, 5])
   truth, model_row, error = rows
-  np.testing.assert_allclose(truth, data['image'][:6] + 0.5, atol=1e-6)
+  np.testing.assert_allclose(truth, data['image'][:4] + 0.5, atol=1e-6)
   np.testing.assert_allclose(error, (model_row - truth + 1) / 2, atol=1e-6)
-  first = {k: v[:6, :CONTEXT] for k, v in data.items()}
+  first = {k: v[:4, :CONTEXT] for k, v in data.items()}
   post = model.rssm.observe(
     model.encoder(first),
     first['action'],

@@ -77,6 +77,19 @@ def read_record(directory: pathlib.Path) -> dict:
   return record
 
 
+def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
+  """Which settings of a recording differ from new ones, by dotted name."""
+  result = []
+  for key, value in new.items():
+    name = prefix + key
+    before = old.get(key)
+    if isinstance(value, dict) and isinstance(before, dict):
+      result += differences(before, value, f'{name}.')
+    elif before != value:
+      result.append(f'{name} {before!r} there, {value!r} now')
+  return result
+
+
 def inspect(directory: pathlib.Path) -> Info:
   """Read every episode of a directory; damaged files are reported, not raised.
 

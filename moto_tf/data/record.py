@@ -185,7 +185,7 @@ def _open_recording(recipe, directory):
       f'{directory}: holds episodes but no dataset.json, so they were not '
       'made by this tool. Choose another --outdir.'
     )
-  differing = _differences(record, recipe.settings())
+  differing = inspect.differences(record, recipe.settings())
   if differing and not paths:
     # Nothing is lost, for example after a first try with a wrong camera.
     _write_record(recipe, directory, set())
@@ -208,19 +208,6 @@ def _open_recording(recipe, directory):
       ) from error
     kept.add(int(match[1]))
   return kept, set(record.get('dropped', ()))
-
-
-def _differences(old, new, prefix=''):
-  """Say which settings differ, with dotted names."""
-  result = []
-  for key, value in new.items():
-    name = prefix + key
-    before = old.get(key)
-    if isinstance(value, dict) and isinstance(before, dict):
-      result += _differences(before, value, f'{name}.')
-    elif before != value:
-      result.append(f'{name} {before!r} there, {value!r} now')
-  return result
 
 
 def _write_record(recipe, directory, dropped):
