@@ -39,7 +39,7 @@ class Run:
   Example:
     with Run(config) as run:
       for _ in run.offline_steps():
-        run.update()
+        run.update(run.sample())
 
   Attributes:
     gradient_step, agent_step, env_step, episode: counters, saved and restored.
@@ -51,7 +51,7 @@ class Run:
     Args:
       config: the configuration.
       make_env: makes one environment (see moto_tf.envs); by default that of
-        `config.task`. With worker processes it must be picklable.
+        `config.task`. Worker processes get it by cloudpickle.
     """
     self.config = config
     self.logdir = config.path('logdir')
@@ -82,10 +82,10 @@ class Run:
       self.replay = self._open_replay(offline, self.logdir / 'episodes', keep)
       if not loaded and not offline:
         self._prefill = config.prefill_episodes
-      self._heldout = config.path('heldout_data')
-      if self._heldout:
+      self._heldout = None
+      if heldout := config.path('heldout_data'):
         print('Held-out episodes:')
-        self._heldout = self._open_replay(self._heldout, None, None)
+        self._heldout = self._open_replay(heldout, None, None)
       # Not before all of it has proved to fit.
       config.save(self.logdir / 'config.yaml')
       self._prefetcher = Prefetcher(self.replay, config.replay.prefetch)
@@ -99,7 +99,7 @@ class Run:
       )
       stack.callback(self.logger.close)
       self._stack = stack.pop_all()
-    self._saved = self.gradient_step, self.episode
+    self._saved = (self.gradient_step, self.episode) if loaded else None
     every = lambda period: Every(period, self.gradient_step)
     self._should_log = every(config.log_every)
     self._should_eval = every(config.eval_every)
@@ -342,7 +342,7 @@ class Run:
   def _give_up(self, broken, metrics):
     """Stops on a non-finite loss, which no optimizer has applied."""
     self._log(self.phase)
-    if self._saved[0] != self.gradient_step:
+    if not self._saved or self._saved[0] != self.gradient_step:
       self.save()
     values = ', '.join(f'{k} = {metrics[k]}' for k in broken)
     raise TrainingError(

@@ -116,3 +116,20 @@ def naive_policy(arrays: dict, feat: np.ndarray):
   mean, std = np.split(naive_mlp(arrays, 'actor/mlp', feat), 2, -1)
   mean, std = np.tanh(mean), 2 / (1 + np.exp(-std / 2)) + 0.1
   return scipy.stats.truncnorm((-1 - mean) / std, (1 - mean) / std, mean, std)
+
+
+def snapshot(agent: Agent) -> dict:
+  """Weights of an agent, without those of its optimizers."""
+  return {k: v for k, v in agent.save().items() if '_opt/' not in k}
+
+
+def changed(agent: Agent, before: dict) -> set[str]:
+  """First parts of the names of changed arrays, such as critics/online."""
+  return {
+    '/'.join(k.split('/')[:2]) if k.startswith('critics') else k.split('/')[0]
+    for k, v in snapshot(agent).items()
+    if np.any(v != before[k])
+  }
+
+
+STILL = 1e-30  # A learning rate that moves nothing in float32.

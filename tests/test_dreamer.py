@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import (
+  STILL,
+  changed,
   make_agent,
   make_batch,
   naive_mlp,
   naive_policy,
   naive_stack,
   randomize,
+  snapshot,
   tiny_config,
 )
 
@@ -261,22 +264,6 @@ def test_train():
   assert all(np.isfinite(x) for x in metrics.values())
   unwanted = ('data', 'bc', 'penalty', 'disagreement')
   assert not [k for k in metrics if any(x in k for x in unwanted)]
-
-
-def snapshot(agent):
-  return {k: v for k, v in agent.save().items() if '_opt/' not in k}
-
-
-def changed(agent, before):
-  """First parts of the names of changed arrays, such as critics/online."""
-  return {
-    '/'.join(k.split('/')[:2]) if k.startswith('critics') else k.split('/')[0]
-    for k, v in snapshot(agent).items()
-    if np.any(v != before[k])
-  }
-
-
-STILL = 1e-30  # A learning rate that moves nothing in float32.
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import (
+  STILL,
+  changed,
   make_agent,
   make_batch,
+  snapshot,
   tiny_config,
 )
 from moto_naive import (
@@ -67,22 +70,6 @@ def test_all_start_states():
   metrics = spy.train(post, data, SEED)
   assert spy.seq['feat'].shape[:2] == (4, 15)
   assert all(np.isfinite(x) for x in metrics.values())
-
-
-def snapshot(agent):
-  return {k: v for k, v in agent.save().items() if '_opt/' not in k}
-
-
-def changed(agent, before):
-  """First parts of the names of changed arrays, such as critics/online."""
-  return {
-    '/'.join(k.split('/')[:2]) if k.startswith('critics') else k.split('/')[0]
-    for k, v in snapshot(agent).items()
-    if np.any(v != before[k])
-  }
-
-
-STILL = 1e-30  # A learning rate that moves nothing in float32.
 
 
 @pytest.mark.parametrize(

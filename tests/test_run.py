@@ -246,6 +246,29 @@ def test_data_errors_say_what_to_do(tmp_path):
     make_run(tiny(tmp_path / 'b' / '0', prefill_episodes=0))
 
 
+def test_demonstrations_of_other_settings(finished, tmp_path, capsys):
+  """Named where they differ; silent where they agree."""
+  demos = tmp_path / 'demos'
+  shutil.copytree(finished / 'episodes', demos)
+  config = tiny(tmp_path / 'moto' / '0', offline_data=str(demos))
+  env = dict(config.env)
+  for camera in ('corner4', env['camera']):
+    record = {'task': config.task, 'env': {**env, 'camera': camera}}
+    (demos / 'dataset.json').write_text(json.dumps(record))
+    make_run(config).close()
+    warned = 'Warning' in capsys.readouterr().err
+    assert warned == (camera == 'corner4')
+
+
+def test_a_signal_before_the_first_step_saves(tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    signal.raise_signal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+      run.prefill()
+  assert (logdir / 'checkpoints' / 'ckpt-00000000.npz').exists()
+
+
 @pytest.mark.parametrize(
   'change, message',
   [
