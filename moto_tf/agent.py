@@ -1,5 +1,6 @@
 """The agent: acts, learns from a batch, and reports what it has learned."""
 
+import functools
 import time
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from . import tfutils
 from .behaviors import BEHAVIORS
 from .checkpoint import CheckpointError
+from .layers import Layers
 from .world_model import CONTEXT, WorldModel, success_metrics
 
 
@@ -21,12 +23,18 @@ class Agent:
     config: the run's configuration.
     obs_space: observation spaces by key.
     act_space: Box of shape [A] on [-1, 1].
+
+  Attributes:
+    functions: the two halves of a gradient step.
+    seconds: spent in `train` so far.
   """
 
   def __init__(self, config, obs_space: dict, act_space):
     self._config = config
     precision = tfutils.setup(config.precision, config.eager)
-    layers = tfutils.Layers(config.seed, precision)
+    jit = config.jit and not config.eager
+    static = jit or bool(tf.config.list_logical_devices('GPU'))
+    layers = Layers(config.seed, precision, static)
     shapes = {k: tuple(v.shape) for k, v in obs_space.items()}
     self._size = act_space.shape[0]
     self.model = WorldModel(config, shapes, self._size, layers)
@@ -39,12 +47,15 @@ class Agent:
     self.obs_keys = sorted(
       {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
     )
-    jit = config.jit and not config.eager
-    self._train_model = tf.function(self._model_step, jit_compile=jit)
-    self._train_behavior = tf.function(self._behavior_step, jit_compile=jit)
-    self._policy = tf.function(self._policy_step)
-    self._report = tf.function(self._report_step)
-    self.seconds = {'model': 0.0, 'behavior': 0.0}
+    # Without autograph, which triples the time of tracing; nothing needs it.
+    function = functools.partial(tf.function, autograph=False)
+    self.functions = {
+      'model': function(self._model_step, jit_compile=jit),
+      'behavior': function(self._behavior_step, jit_compile=jit),
+    }
+    self._policy = function(self._policy_step)
+    self._report = function(self._report_step)
+    self.seconds = 0.0
 
   def policy(
     self,
@@ -109,14 +120,12 @@ class Agent:
     """
     begin = time.perf_counter()
     data = self._tensors(data)
+    model, behavior = self.functions['model'], self.functions['behavior']
     seeds = [tfutils.make_seed(self._config.seed, k, step) for k in (1, 2)]
-    post, metrics = self._train_model(data, tf.convert_to_tensor(seeds[0]))
-    metrics = {k: float(v) for k, v in metrics.items()}
-    middle = time.perf_counter()
-    mets = self._train_behavior(post, data, tf.convert_to_tensor(seeds[1]))
-    metrics.update({k: float(v) for k, v in mets.items()})
-    self.seconds['model'] += middle - begin
-    self.seconds['behavior'] += time.perf_counter() - middle
+    post, metrics = model(data, tf.convert_to_tensor(seeds[0]))
+    mets = behavior(post, data, tf.convert_to_tensor(seeds[1]))
+    metrics = _fetch({**metrics, **mets})
+    self.seconds += time.perf_counter() - begin
     return metrics
 
   def report(
@@ -132,8 +141,7 @@ class Agent:
     metrics, videos = self._report(
       self._tensors(data), tf.convert_to_tensor(seed)
     )
-    metrics = {k: float(v) for k, v in metrics.items()}
-    return metrics, {k: _mark(v.numpy()) for k, v in videos.items()}
+    return _fetch(metrics), {k: _mark(v.numpy()) for k, v in videos.items()}
 
   def state(self) -> dict[str, tf.Variable]:
     """Every variable that learning changes, by name."""
@@ -217,6 +225,12 @@ class Agent:
 
   def _tensors(self, data):
     return {k: tf.convert_to_tensor(v) for k, v in data.items()}
+
+
+def _fetch(metrics):
+  """Scalars to floats, in one transfer from the device."""
+  values = tf.stack([tf.cast(v, tf.float32) for v in metrics.values()])
+  return dict(zip(metrics, values.numpy().tolist(), strict=True))
 
 
 def _mark(video, border=2):

@@ -1,20 +1,41 @@
-"""Distributions: TensorFlow Probability's, and the two DreamerV2 defines."""
+"""Distributions of DreamerV2, with noise as an argument."""
+
+import functools
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
-
-tfd = tfp.distributions
 
 
-def normal(mean: tf.Tensor, dims: int) -> tfd.Distribution:
-  """Unit-variance normal over the last `dims` axes of `mean`."""
-  return tfd.Independent(tfd.Normal(tf.cast(mean, tf.float32), 1.0), dims)
+class UnitNormal:
+  """Independent normals of unit variance over the last `dims` axes of mean."""
+
+  def __init__(self, mean: tf.Tensor, dims: int):
+    self._mean = tf.cast(mean, tf.float32)
+    self._dims = dims
+
+  def mean(self) -> tf.Tensor:
+    return self._mean
+
+  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
+    """Sum over the last `dims` axes of log p(value)."""
+    axes = list(range(-self._dims, 0))
+    size = int(np.prod(self._mean.shape[len(self._mean.shape) - self._dims :]))
+    square = tf.math.squared_difference(self._mean, value)
+    square = tf.reduce_sum(square, axes) if axes else square
+    return -0.5 * (square + size * np.log(2 * np.pi))
 
 
-def bernoulli(logit: tf.Tensor) -> tfd.Distribution:
+class Bernoulli:
   """Bernoulli whose log_prob takes soft targets in [0, 1]."""
-  return tfd.Bernoulli(logits=tf.cast(logit, tf.float32), dtype=tf.float32)
+
+  def __init__(self, logit: tf.Tensor):
+    self._logit = tf.cast(logit, tf.float32)
+
+  def mean(self) -> tf.Tensor:
+    return tf.sigmoid(self._logit)
+
+  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
+    return -tf.nn.sigmoid_cross_entropy_with_logits(value, self._logit)
 
 
 class OneHot:
@@ -25,15 +46,19 @@ class OneHot:
   """
 
   def __init__(self, logit: tf.Tensor):
-    self.log_probs = tf.nn.log_softmax(tf.cast(logit, tf.float32))
-    self.probs = tf.exp(self.log_probs)
+    self._logit = tf.cast(logit, tf.float32)
+
+  @functools.cached_property
+  def log_probs(self) -> tf.Tensor:
+    return tf.nn.log_softmax(self._logit)
+
+  @functools.cached_property
+  def probs(self) -> tf.Tensor:
+    return tf.exp(self.log_probs)
 
   def sample(self, noise: tf.Tensor) -> tf.Tensor:
     """One-hot sample from Gumbel noise; gradients pass to the probabilities."""
-    depth = self.probs.shape[-1]
-    index = tf.argmax(self.log_probs + noise, -1)
-    hard = tf.one_hot(index, depth, dtype=tf.float32)
-    return hard + (self.probs - tf.stop_gradient(self.probs))
+    return _straight_through(self._logit, noise)
 
   def log_prob(self, value: tf.Tensor) -> tf.Tensor:
     """Sum over the categoricals of log p(value), shape [...]."""
@@ -94,6 +119,16 @@ class TruncNormal:
       + edges / (2 * self._mass)
     )
     return tf.reduce_sum(entropy, -1)
+
+
+@tf.custom_gradient
+def _straight_through(logit, noise):
+  def grad(dy):
+    probs = tf.nn.softmax(logit)
+    return probs * (dy - tf.reduce_sum(probs * dy, -1, keepdims=True)), None
+
+  index = tf.argmax(logit + noise, -1)
+  return tf.one_hot(index, logit.shape[-1], dtype=logit.dtype), grad
 
 
 def _log_pdf(z):

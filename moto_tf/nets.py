@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from . import dists
+from .layers import Layers, Module, layer_norm
 from .rules import ConfigError
-from .tfutils import ACTIVATIONS, Layers, Module
+from .tfutils import ACTIVATIONS
 
 
 class MLP(Module):
@@ -24,14 +25,12 @@ class MLP(Module):
   ):
     sizes = [inputs, *units]
     self.dense = [
-      layers.dense(a, b, f'dense{i}')
-      for i, (a, b) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+      layers.dense(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
     ]
     self.norm = [
-      layers.norm(size, f'norm{i}') if norm == 'layer' else None
-      for i, size in enumerate(units)
+      layers.norm(size) if norm == 'layer' else None for size in units
     ]
-    self.out = layers.dense(sizes[-1], outputs, 'out') if outputs else None
+    self.out = layers.dense(sizes[-1], outputs) if outputs else None
     self._act = ACTIVATIONS[act]
     self.size = outputs or sizes[-1]
 
@@ -74,12 +73,12 @@ class StackedMLP(Module):
     self._norm = norm
     self._act = ACTIVATIONS[act]
     self._dtype = layers.dtype
+    self._static = layers.static
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """All members at once on the same inputs: [..., D] to [M, ..., O]."""
     shape = x.shape[:-1].as_list()
-    x = tf.reshape(x, [1, -1, x.shape[-1]])
-    x = self._apply(x, lambda w: w)
+    x = self._apply(tf.reshape(x, [1, -1, x.shape[-1]]), self._weights())
     return tf.reshape(x, [self.members, *shape, x.shape[-1]])
 
   def select(self, x: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
@@ -87,40 +86,59 @@ class StackedMLP(Module):
 
     Args:
       x: [T, N, D].
-      members: [T] int32; row t is given to member members[t] alone, whose
-        weights are gathered, so the other members are not evaluated.
+      members: [T] int32; row t is given to member members[t] alone.
     """
+    weights = self._weights()
     if self.members == 1:
-      shape = x.shape.as_list()
-      x = self._apply(tf.reshape(x, [1, -1, shape[-1]]), lambda w: w)
-      return tf.reshape(x, [*shape[:-1], x.shape[-1]])
-    return self._apply(x, lambda w: tf.gather(w, members))
+      flat = tf.reshape(x, [1, -1, x.shape[-1]])
+      return tf.reshape(self._apply(flat, weights), [*x.shape[:-1], -1])
+    if self._static or x.shape[0] == 1:
+      pick = lambda w: tf.gather(w, members)
+      return self._apply(x, tf.nest.map_structure(pick, weights))
+    return self._by_member(x, members, weights)
 
-  def _apply(self, x, pick):
-    last = len(self.kernel) - 1
+  def _by_member(self, x, members, weights):
+    """Each member once on all its rows, whose number is known when run.
+
+    On CPU several times faster than a gathered matrix for every row.
+    """
+    order = tf.argsort(members, stable=True)
+    counts = tf.math.bincount(
+      members, minlength=self.members, maxlength=self.members
+    )
+    groups = tf.split(tf.gather(x, order), counts, num=self.members)
+    separate = [tf.unstack(w) for w in tf.nest.flatten(weights)]
+    outputs = []
+    for group, parts in zip(groups, zip(*separate, strict=True), strict=True):
+      own = tf.nest.pack_sequence_as(weights, parts)
+      group = tf.reshape(group, [-1, x.shape[-1]])
+      outputs.append(self._apply(group, own))
+    shape = [*x.shape[:-1], self.bias[-1].shape[-1]]
+    outputs = tf.reshape(tf.concat(outputs, 0), shape)
+    return tf.gather(outputs, tf.argsort(order))
+
+  def _weights(self):
+    """Per layer the kernel [M, I, O] and [M, 1, O] each of bias and gain."""
+    cast = lambda w: tf.cast(w, self._dtype)
+    layers = [
+      {'kernel': cast(kernel), 'bias': cast(bias)[:, None]}
+      for kernel, bias in zip(self.kernel, self.bias, strict=True)
+    ]
+    if self._norm == 'layer':
+      for layer, gain in zip(layers, self.gain):
+        layer['gain'] = cast(gain)[:, None]
+    return layers
+
+  def _apply(self, x, weights):
     x = tf.cast(x, self._dtype)
-    for i, (kernel, bias) in enumerate(
-      zip(self.kernel, self.bias, strict=True)
-    ):
-      kernel = pick(tf.cast(kernel, self._dtype))
-      bias = tf.cast(pick(bias), self._dtype)[:, None]
-      x = tf.matmul(x, kernel)
-      if i < last and self._norm == 'layer':
-        gain = tf.cast(pick(self.gain[i]), self._dtype)[:, None]
-        x = self._act(layer_norm(x, gain, bias))
+    for i, layer in enumerate(weights):
+      x = tf.matmul(x, layer['kernel'])
+      if 'gain' in layer:
+        x = layer_norm(x, layer['gain'], layer['bias'])
       else:
-        x = x + bias
-        x = self._act(x) if i < last else x
+        x = x + layer['bias']
+      x = self._act(x) if i < len(weights) - 1 else x
     return x
-
-
-def layer_norm(x: tf.Tensor, gain: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-  """Normalises the last axis in float32 (epsilon as in Keras, 1e-3)."""
-  dtype = x.dtype
-  x = tf.cast(x, tf.float32)
-  mean, var = tf.nn.moments(x, [-1], keepdims=True)
-  x = (x - mean) * tf.math.rsqrt(var + 1e-3)
-  return tf.cast(x, dtype) * gain + bias
 
 
 class Encoder(Module):
@@ -136,10 +154,8 @@ class Encoder(Module):
       self.conv, self.norm = [], []
       for i, kernel in enumerate(config.cnn_kernels):
         depth = config.cnn_depth * 2**i
-        self.conv.append(layers.conv(channels, depth, kernel, f'conv{i}'))
-        self.norm.append(
-          layers.norm(depth, f'norm{i}') if config.norm == 'layer' else None
-        )
+        self.conv.append(layers.conv(channels, depth, kernel))
+        self.norm.append(layers.norm(depth) if config.norm == 'layer' else None)
         channels, size = depth, (size - kernel) // 2 + 1
         if size < 1:
           raise ConfigError(
@@ -191,13 +207,13 @@ class Decoder(Module):
         config.cnn_depth * 2 ** (len(kernels) - 2 - i)
         for i in range(len(kernels) - 1)
       ] + [channels]
-      self.dense = layers.dense(inputs, 32 * config.cnn_depth, 'dense')
+      self.dense = layers.dense(inputs, 32 * config.cnn_depth)
       self.deconv, self.norm = [], []
       before, pixels = 32 * config.cnn_depth, 1
       for i, (depth, kernel) in enumerate(zip(depths, kernels, strict=True)):
-        self.deconv.append(layers.deconv(before, depth, kernel, f'deconv{i}'))
+        self.deconv.append(layers.deconv(before, depth, kernel))
         normed = config.norm == 'layer' and i < len(kernels) - 1
-        self.norm.append(layers.norm(depth, f'norm{i}') if normed else None)
+        self.norm.append(layers.norm(depth) if normed else None)
         before, pixels = depth, (pixels - 1) * 2 + kernel
       if pixels != size:
         raise ConfigError(
@@ -210,7 +226,7 @@ class Decoder(Module):
         layers, inputs, config.mlp_layers, None, config.act, config.norm
       )
       self.out = {
-        key: layers.dense(self.mlp.size, int(np.prod(shapes[key])), 'out')
+        key: layers.dense(self.mlp.size, int(np.prod(shapes[key])))
         for key in self.mlp_keys
       }
 
@@ -219,31 +235,21 @@ class Decoder(Module):
     outputs = {}
     lead = feat.shape[:-1].as_list()
     if self.cnn_keys:
-      x = self.dense(tf.reshape(feat, [-1, feat.shape[-1]]))
-      x = self._first(x)
-      for deconv, norm in zip(self.deconv[1:], self.norm[:-1], strict=True):
-        x = deconv(self._act(norm(x) if norm else x))
+      x = self.dense(tf.reshape(feat, [-1, feat.shape[-1]]))[:, None, None]
+      last = len(self.deconv) - 1
+      for i, deconv in enumerate(self.deconv):
+        x = deconv(x)
+        x = self.norm[i](x) if self.norm[i] else x
+        x = self._act(x) if i < last else x
       x = tf.reshape(x, [*lead, *x.shape[1:].as_list()])
       depths = [self._shapes[key][-1] for key in self.cnn_keys]
       for key, mean in zip(self.cnn_keys, tf.split(x, depths, -1), strict=True):
-        outputs[key] = dists.normal(mean, 3)
+        outputs[key] = dists.UnitNormal(mean, 3)
     if self.mlp_keys:
       x = self.mlp(feat)
       for key, out in self.out.items():
-        outputs[key] = dists.normal(out(x), 1)
+        outputs[key] = dists.UnitNormal(out(x), 1)
     return outputs
-
-  def _first(self, x):
-    """The first transposed convolution, [N, C] to [N, k, k, D].
-
-    From a single pixel it is a matrix product, many times faster on CPU.
-    """
-    kernel = tf.cast(self.deconv[0].kernel, self._dtype)
-    rows, cols, depth, inputs = kernel.shape
-    kernel = tf.reshape(kernel, [-1, inputs])
-    x = tf.matmul(x, kernel, transpose_b=True)
-    x = tf.reshape(x, [-1, rows, cols, depth])
-    return x + tf.cast(self.deconv[0].bias, self._dtype)
 
 
 def select_keys(

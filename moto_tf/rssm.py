@@ -3,8 +3,9 @@
 import tensorflow as tf
 
 from . import dists
-from .nets import StackedMLP, layer_norm
-from .tfutils import ACTIVATIONS, Layers, Module, gumbel, swap, uniform_int
+from .layers import Layers, Module, layer_norm
+from .nets import StackedMLP
+from .tfutils import ACTIVATIONS, gumbel, product, swap, uniform_int, unroll
 
 
 class EnsembleRSSM(Module):
@@ -58,10 +59,7 @@ class EnsembleRSSM(Module):
 
   def get_feat(self, state: dict[str, tf.Tensor]) -> tf.Tensor:
     """State s = [z, h] as one vector [..., S * C + D]."""
-    stoch = state['stoch']
-    size = self.feat - self.deter
-    flat = tf.reshape(stoch, [*stoch.shape[:-2].as_list(), size])
-    return tf.concat([flat, state['deter']], -1)
+    return tf.concat([self._flat(state['stoch']), state['deter']], -1)
 
   def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
     """One prior index per time step, uniform and independent: [steps]."""
@@ -86,27 +84,37 @@ class EnsembleRSSM(Module):
       State of shape [B, T, ...].
     """
     batch, steps = action.shape[:2]
-    kernels = self.kernels()
-    noise = gumbel([steps, batch, *self.shape], seed)
+    kernels, rest = self.weights()
+    noise = tf.unstack(gumbel([steps, batch, *self.shape], seed))
     keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
     # The shares of action and image are the same for the whole sequence at
     # once, so only what depends on the state stays in the loop.
     action = swap(tf.cast(action, self._dtype)) * keep
-    action = self._action_share(action, kernels)
-    embed = tf.matmul(swap(tf.cast(embed, self._dtype)), kernels['post_embed'])
-    state = self.initial(batch)
-    stoch, deter = state['stoch'], state['deter']
-    states = []
-    for t in range(steps):
-      stoch, deter = stoch * keep[t, ..., None], deter * keep[t]
-      deter = self._gru(stoch, deter, action[t], kernels)
-      logit = self._posterior(deter, embed[t], kernels)
-      stoch = tf.cast(dists.OneHot(logit).sample(noise[t]), self._dtype)
-      states.append({'deter': deter, 'stoch': stoch, 'logit': logit})
-    return {
-      k: swap(tf.stack([s[k] for s in states]))
-      for k in ('deter', 'stoch', 'logit')
+    inputs = {
+      **rest,
+      'action': tf.matmul(action, kernels.pop('action')),
+      'embed': tf.matmul(
+        swap(tf.cast(embed, self._dtype)), kernels.pop('embed')
+      ),
     }
+
+    keep = tf.unstack(keep)
+
+    def loop(dot, inputs):
+      action = tf.unstack(inputs['action'])
+      embed = tf.unstack(inputs['embed'])
+      state = self.initial(batch)
+      states = []
+      for t in range(steps):
+        stoch = self._flat(state['stoch']) * keep[t]
+        deter = state['deter'] * keep[t]
+        deter = self._gru(dot, inputs, stoch, deter, action[t])
+        state = self._posterior(dot, inputs, deter, embed[t], noise[t])
+        states.append(state)
+      return {k: tf.stack([s[k] for s in states]) for k in states[0]}
+
+    post = unroll(loop, kernels, inputs)
+    return {k: swap(v) for k, v in post.items()}
 
   def obs_step(
     self,
@@ -125,18 +133,14 @@ class EnsembleRSSM(Module):
       is_first: [B].
       noise: [B, S, C], Gumbel.
     """
-    kernels = self.kernels()
+    kernels, rest = self.weights()
+    dot = lambda name, x: product(x, kernels[name])
     keep = 1 - tf.cast(is_first, self._dtype)[:, None]
-    deter = self._gru(
-      state['stoch'] * keep[..., None],
-      state['deter'] * keep,
-      self._action_share(tf.cast(action, self._dtype) * keep, kernels),
-      kernels,
-    )
-    embed = tf.matmul(tf.cast(embed, self._dtype), kernels['post_embed'])
-    logit = self._posterior(deter, embed, kernels)
-    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
-    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+    stoch, deter = self._flat(state['stoch']) * keep, state['deter'] * keep
+    action = dot('action', tf.cast(action, self._dtype) * keep)
+    deter = self._gru(dot, rest, stoch, deter, action)
+    embed = dot('embed', tf.cast(embed, self._dtype))
+    return self._posterior(dot, rest, deter, embed, noise)
 
   def img_step(
     self,
@@ -144,7 +148,7 @@ class EnsembleRSSM(Module):
     action: tf.Tensor,
     member: tf.Tensor,
     noise: tf.Tensor,
-    kernels: dict[str, tf.Tensor],
+    weights: tuple[dict, dict],
   ) -> dict[str, tf.Tensor]:
     """One prior step: z' ~ p_member(. | h'), the dynamics of Eq. 4.
 
@@ -153,10 +157,13 @@ class EnsembleRSSM(Module):
       action: [B, A], taken in it.
       member: scalar index of the prior head.
       noise: [B, S, C], Gumbel.
-      kernels: of `kernels`, made once for all steps of a rollout.
+      weights: of `weights`, made once for all steps of a rollout.
     """
-    share = self._action_share(tf.cast(action, self._dtype), kernels)
-    deter = self._gru(state['stoch'], state['deter'], share, kernels)
+    kernels, rest = weights
+    dot = lambda name, x: product(x, kernels[name])
+    action = dot('action', tf.cast(action, self._dtype))
+    stoch = self._flat(state['stoch'])
+    deter = self._gru(dot, rest, stoch, state['deter'], action)
     logit = self.prior_one(deter[None], member[None])[0]
     stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
     return {'deter': deter, 'stoch': stoch, 'logit': logit}
@@ -174,49 +181,49 @@ class EnsembleRSSM(Module):
       tf.cast(x, tf.float32), [*x.shape[:-1].as_list(), *self.shape]
     )
 
-  def kernels(self) -> dict[str, tf.Tensor]:
-    """Weights in the compute precision, split by what they multiply."""
-    stoch = self.feat - self.deter
-    cast = {
+  def _flat(self, stoch):
+    return tf.reshape(stoch, [*stoch.shape[:-2], self.feat - self.deter])
+
+  def weights(self) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+    """Kernels by what they multiply, and the rest, in compute precision."""
+    rest = {
       k: tf.cast(v, self._dtype)
       for k, v in vars(self).items()
       if isinstance(v, tf.Variable)
     }
-    cast['inp_stoch'] = cast['inp_kernel'][:stoch]
-    cast['inp_action'] = cast['inp_kernel'][stoch:]
-    cast['post_deter'] = cast['post_kernel'][: self.deter]
-    cast['post_embed'] = cast['post_kernel'][self.deter :]
-    return cast
+    stoch = self.feat - self.deter
+    inp, post = rest.pop('inp_kernel'), rest.pop('post_kernel')
+    kernels = {
+      'stoch': inp[:stoch],
+      'action': inp[stoch:],
+      'gru': rest.pop('gru_kernel'),
+      'deter': post[: self.deter],
+      'embed': post[self.deter :],
+      'out': rest.pop('out_kernel'),
+    }
+    return kernels, rest
 
-  def _action_share(self, action, kernels):
-    return tf.matmul(action, kernels['inp_action'])
-
-  def _gru(self, stoch, deter, action, kernels):
+  def _gru(self, dot, w, stoch, deter, action):
     """h' = GRU(h, [z, a]), with layer norm and update bias -1 (DreamerV2)."""
-    flat = tf.reshape(stoch, [stoch.shape[0], -1])
-    x = self._hidden(
-      tf.matmul(flat, kernels['inp_stoch']) + action, 'inp', kernels
-    )
-    parts = tf.matmul(tf.concat([x, deter], -1), kernels['gru_kernel'])
-    parts += kernels['gru_offset']
-    parts = layer_norm(parts, kernels['gru_gain'], kernels['gru_bias'])
+    x = self._hidden(dot('stoch', stoch) + action, w, 'inp')
+    parts = dot('gru', tf.concat([x, deter], -1)) + w['gru_offset']
+    parts = layer_norm(parts, w['gru_gain'], w['gru_bias'])
     reset, cand, update = tf.split(parts, 3, -1)
     cand = tf.tanh(tf.sigmoid(reset) * cand)
-    update = tf.sigmoid(update - 1)
-    return update * cand + (1 - update) * deter
+    return deter + tf.sigmoid(update - 1) * (cand - deter)
 
-  def _posterior(self, deter, embed, kernels):
-    x = tf.matmul(deter, kernels['post_deter']) + embed
-    x = self._hidden(x, 'post', kernels)
-    return self._to_logit(
-      tf.matmul(x, kernels['out_kernel']) + kernels['out_bias']
-    )
+  def _posterior(self, dot, w, deter, embed, noise):
+    """State with z ~ q(z | h, x)."""
+    x = self._hidden(dot('deter', deter) + embed, w, 'post')
+    logit = self._to_logit(dot('out', x) + w['out_bias'])
+    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
+    return {'deter': deter, 'stoch': stoch, 'logit': logit}
 
-  def _hidden(self, x, name, kernels):
+  def _hidden(self, x, w, name):
     if self._norm == 'layer':
-      x = layer_norm(x, kernels[f'{name}_gain'], kernels[f'{name}_bias'])
+      x = layer_norm(x, w[f'{name}_gain'], w[f'{name}_bias'])
     else:
-      x = x + kernels[f'{name}_bias']
+      x = x + w[f'{name}_bias']
     return self._act(x)
 
 

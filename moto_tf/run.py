@@ -328,7 +328,7 @@ class Run:
     """One row, with the seconds each part took since the last one."""
     total = {
       'data_wait': self._prefetcher.wait,
-      **self.agent.seconds,
+      'train': self.agent.seconds,
       **{f'episode_{k}': v for k, v in self._episode_seconds.items()},
     }
     seconds = {k: v - self._seconds.get(k, 0) for k, v in total.items()}

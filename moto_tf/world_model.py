@@ -3,8 +3,10 @@
 import tensorflow as tf
 
 from . import dists, nets
+from .layers import Layers, Module
+from .optimizer import Optimizer
 from .rssm import EnsembleRSSM, kl_loss
-from .tfutils import Layers, Module, Optimizer, gumbel, split, swap, uniform
+from .tfutils import gumbel, split, swap, uniform
 
 
 class WorldModel(Module):
@@ -26,7 +28,7 @@ class WorldModel(Module):
       )
     self._opt = Optimizer(
       'model',
-      self.variables,
+      self.named_variables(),
       **config.model_opt,
       precision=layers.precision,
     )
@@ -71,28 +73,36 @@ class WorldModel(Module):
     """
     config = self._config
     post_seed, member_seed = split(seed, 2)
-    embed = self.encoder(data)
-    post = self.rssm.observe(embed, data['action'], data['is_first'], post_seed)
-    members = self.rssm.draw_members(data['action'].shape[1], member_seed)
-    prior = self.rssm.prior_one(swap(post['deter']), members)
-    feat = self.rssm.get_feat(post)
-    likes = {
-      f'{"image" if len(data[k].shape) == 5 else "vector"}_loss/{k}': (
-        -dist.log_prob(tf.cast(data[k], tf.float32))
+    with tf.name_scope('encoder'):
+      embed = self.encoder(data)
+    with tf.name_scope('posterior'):
+      post = self.rssm.observe(
+        embed, data['action'], data['is_first'], post_seed
       )
-      for k, dist in self.decoder(feat).items()
-    }
-    reward = self.predict_reward(feat)
-    likes['reward_loss'] = -dists.normal(reward, 0).log_prob(data['reward'])
-    if config.pred_discount:
-      target = config.discount * (1 - data['is_terminal'])
-      likes['discount_loss'] = -self._discount_dist(feat).log_prob(target)
+      feat = self.rssm.get_feat(post)
+    with tf.name_scope('prior'):
+      members = self.rssm.draw_members(data['action'].shape[1], member_seed)
+      prior = self.rssm.prior_one(swap(post['deter']), members)
+    with tf.name_scope('decoder'):
+      likes = {
+        f'{"image" if len(data[k].shape) == 5 else "vector"}_loss/{k}': (
+          -dist.log_prob(tf.cast(data[k], tf.float32))
+        )
+        for k, dist in self.decoder(feat).items()
+      }
+    with tf.name_scope('heads'):
+      reward = dists.UnitNormal(self.predict_reward(feat), 0)
+      likes['reward_loss'] = -reward.log_prob(data['reward'])
+      if config.pred_discount:
+        target = config.discount * (1 - data['is_terminal'])
+        likes['discount_loss'] = -self._discount_dist(feat).log_prob(target)
     for name, like in likes.items():
       assert like.shape == data['reward'].shape, (name, like.shape)
     losses = {k: tf.reduce_mean(v) for k, v in likes.items()}
-    losses['kl_loss'], kl = kl_loss(
-      swap(post['logit']), prior, config.kl.free, config.kl.balance
-    )
+    with tf.name_scope('prior'):
+      losses['kl_loss'], kl = kl_loss(
+        swap(post['logit']), prior, config.kl.free, config.kl.balance
+      )
     loss = sum(
       config.loss_scales[k.split('_loss')[0]] * v for k, v in losses.items()
     )
@@ -117,27 +127,30 @@ class WorldModel(Module):
     through the states that follow them.
 
     Args:
-      actor: maps features [N, F] to a distribution.
+      actor: the policy, as behaviors.actor_critic.Actor.
       start: states [N, ...] without gradient.
 
     Returns:
-      feat [H+1, N, F], deter [H+1, N, D], stoch [H+1, N, S, C] and action
-      [H+1, N, A].
+      feat [H+1, N, F], deter [H+1, N, D], stoch [H+1, N, S, C], action
+      [H+1, N, A], and policy [H+1, N, 2A], the actor's outputs.
     """
     count = start['deter'].shape[0]
     member_seed, stoch_seed, action_seed = split(seed, 3)
     members = self.rssm.draw_members(horizon, member_seed)
     noise = gumbel([horizon, count, *self.rssm.shape], stoch_seed)
+    noise = tf.unstack(noise)
     action_noise = uniform([horizon + 1, count, actor.size], action_seed)
-    kernels = self.rssm.kernels()
+    action_noise = tf.unstack(action_noise)
+    weights = self.rssm.weights()
     state = {k: start[k] for k in ('deter', 'stoch')}
     seq = []
     for t in range(horizon + 1):
       feat = self.rssm.get_feat(state)
-      action = actor(tf.stop_gradient(feat)).sample(action_noise[t])
-      seq.append({**state, 'feat': feat, 'action': action})
+      policy = actor.outputs(tf.stop_gradient(feat))
+      action = actor.dist(policy).sample(action_noise[t])
+      seq.append({**state, 'feat': feat, 'policy': policy, 'action': action})
       if t < horizon:
-        state = self.rssm.img_step(state, action, members[t], noise[t], kernels)
+        state = self.rssm.img_step(state, action, members[t], noise[t], weights)
         state.pop('logit')
     return {k: tf.stack([s[k] for s in seq]) for k in seq[0]}
 
@@ -176,11 +189,11 @@ class WorldModel(Module):
     state = {k: v[:, -1] for k, v in post.items()}
     members = self.rssm.draw_members(steps, member_seed)
     noise = gumbel([steps, *state['stoch'].shape], noise_seed)
-    kernels = self.rssm.kernels()
+    weights = self.rssm.weights()
     feats = [self.rssm.get_feat(post)]
     for t in range(context, steps):
       state = self.rssm.img_step(
-        state, data['action'][:, t], members[t], noise[t], kernels
+        state, data['action'][:, t], members[t], noise[t], weights
       )
       feats.append(self.rssm.get_feat(state)[:, None])
     decoded = self.decoder(tf.concat(feats, 1))
@@ -195,7 +208,7 @@ class WorldModel(Module):
     return videos
 
   def _discount_dist(self, feat):
-    return dists.bernoulli(self.discount(feat)[..., 0])
+    return dists.Bernoulli(self.discount(feat)[..., 0])
 
 
 CONTEXT = 5

@@ -47,7 +47,8 @@ def rollout(agent, horizon=3, count=4, seed=0):
     'discount': rng.uniform(0.5, 1, (horizon, count)),
     'weight': rng.uniform(0.2, 1, (horizon, count)),
   }
-  return {k: tf.constant(v, tf.float32) for k, v in seq.items()}
+  seq = {k: tf.constant(v, tf.float32) for k, v in seq.items()}
+  return {**seq, 'policy': agent.behavior.actor.outputs(seq['feat'])}
 
 
 def transitions(agent, count=5, seed=0):

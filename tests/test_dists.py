@@ -101,16 +101,18 @@ def test_normal_sums_over_the_last_axes():
   mean, value = normal([2, 3, 4, 5], 0), normal([2, 3, 4, 5], 1)
   expected = -0.5 * (value - mean) ** 2 - 0.5 * np.log(2 * np.pi)
   for dims, axes in ((0, ()), (1, (3,)), (3, (1, 2, 3))):
-    result = dists.normal(tf.cast(mean, tf.float32), dims).log_prob(value)
+    result = dists.UnitNormal(tf.cast(mean, tf.float32), dims).log_prob(value)
     np.testing.assert_allclose(result, expected.sum(axes), rtol=1e-5)
-  assert dists.normal(tf.cast(mean, tf.float16), 1).mean().dtype == tf.float32
+  assert (
+    dists.UnitNormal(tf.cast(mean, tf.float16), 1).mean().dtype == tf.float32
+  )
 
 
 def test_bernoulli_takes_soft_targets():
   logit, target = normal([7], 0, 3), np.linspace(0, 1, 7, dtype=np.float32)
   prob = 1 / (1 + np.exp(-logit))
   expected = target * np.log(prob) + (1 - target) * np.log(1 - prob)
-  dist = dists.bernoulli(logit)
+  dist = dists.Bernoulli(logit)
   np.testing.assert_allclose(dist.log_prob(target), expected, rtol=1e-4)
   np.testing.assert_allclose(dist.mean(), prob, rtol=1e-5)
 

@@ -23,7 +23,7 @@ from helpers import (
 
 from moto_tf.behaviors import dreamer
 from moto_tf.config import load_configs
-from moto_tf.tfutils import Layers
+from moto_tf.layers import Layers
 
 GAMMA, LAMBDA = 0.99, 0.95
 SEED = tf.constant([3, 5])
@@ -62,7 +62,8 @@ def rollout(agent, horizon=4, count=3, seed=0):
     'discount': rng.uniform(0.5, 1, shape),
     'weight': rng.uniform(0.2, 1, shape),
   }
-  return {k: tf.constant(v, tf.float32) for k, v in seq.items()}
+  seq = {k: tf.constant(v, tf.float32) for k, v in seq.items()}
+  return {**seq, 'policy': agent.behavior.actor.outputs(seq['feat'])}
 
 
 def naive_value(agent, which, feat):

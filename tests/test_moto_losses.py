@@ -107,8 +107,11 @@ class Linear:
   def __init__(self, weight):
     self.weight = weight
 
-  def __call__(self, feat):
-    return Fixed(tf.tanh(feat @ self.weight))
+  def outputs(self, feat):
+    return tf.tanh(feat @ self.weight)
+
+  def dist(self, outputs):
+    return Fixed(outputs)
 
 
 class Fixed:
@@ -129,8 +132,11 @@ class Replayed:
   def __init__(self, actions):
     self.actions = iter(actions)
 
-  def __call__(self, feat):
-    return Fixed(next(self.actions))
+  def outputs(self, feat):
+    return next(self.actions)
+
+  def dist(self, outputs):
+    return Fixed(outputs)
 
 
 def test_policy_input_has_no_gradient(agent, learned):

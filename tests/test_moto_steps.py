@@ -20,7 +20,7 @@ from moto_naive import (
 )
 
 from moto_tf.behaviors import moto
-from moto_tf.tfutils import Layers
+from moto_tf.layers import Layers
 
 # Whole gradient steps
 

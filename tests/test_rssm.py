@@ -6,8 +6,9 @@ import tensorflow as tf
 from helpers import tiny_config
 
 from moto_tf import dists
+from moto_tf.layers import Layers
 from moto_tf.rssm import EnsembleRSSM, kl_loss
-from moto_tf.tfutils import Layers, gumbel, make_seed, split
+from moto_tf.tfutils import gumbel, make_seed, split
 
 BATCH, STEPS, EMBED, ACTION = 3, 6, 7, 2
 SEED = make_seed(11)
@@ -327,7 +328,7 @@ def test_imagined_step_matches_naive(ensemble):
       tf.constant(action),
       tf.constant(member),
       noise,
-      rssm.kernels(),
+      rssm.weights(),
     )
     logit = rssm.prior_all(tf.constant(deter, tf.float32))[member].numpy()
     stoch = np.eye(4)[(logit + noise.numpy()).argmax(-1)]

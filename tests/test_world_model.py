@@ -6,7 +6,8 @@ import tensorflow as tf
 from helpers import ACT, SPACES, make_batch, tiny_config
 
 from moto_tf.behaviors.actor_critic import Actor
-from moto_tf.tfutils import Layers, gumbel, make_seed, split, uniform
+from moto_tf.layers import Layers
+from moto_tf.tfutils import gumbel, make_seed, split, uniform
 from moto_tf.world_model import CONTEXT, WorldModel, success_metrics
 
 SEED = tf.constant(make_seed(3))
@@ -225,6 +226,7 @@ def test_imagination_matches_a_manual_loop():
     'deter': (horizon + 1, 4, rssm.deter),
     'stoch': (horizon + 1, 4, *rssm.shape),
     'action': (horizon + 1, 4, 2),
+    'policy': (horizon + 1, 4, 4),
   }
   member_seed, stoch_seed, action_seed = split(SEED, 3)
   members = rssm.draw_members(horizon, member_seed)
@@ -241,7 +243,7 @@ def test_imagination_matches_a_manual_loop():
     np.testing.assert_allclose(seq['action'][t], action, atol=1e-5)
     if t < horizon:
       action = seq['action'][t]
-      state = rssm.img_step(state, action, members[t], noise[t], rssm.kernels())
+      state = rssm.img_step(state, action, members[t], noise[t], rssm.weights())
       logit = rssm.prior_all(state['deter'])[members[t]].numpy()
       stoch = np.eye(rssm.shape[1])[(logit + noise[t].numpy()).argmax(-1)]
       np.testing.assert_array_equal(state['stoch'], stoch)

@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from .. import dists, nets
-from ..tfutils import Layers, Module, Optimizer
+from ..layers import Layers, Module
+from ..optimizer import Optimizer
 
 
 class ActorCritic(Module):
@@ -31,12 +32,17 @@ class ActorCritic(Module):
     self._model = world_model
     self.actor = Actor(layers, world_model.rssm.feat, action, config.actor)
     self.critics = Critics(layers, critics, critic_inputs, config)
-    precision = layers.precision
     self._actor_opt = Optimizer(
-      'actor', self.actor.variables, **config.actor_opt, precision=precision
+      'actor',
+      self.actor.named_variables(),
+      **config.actor_opt,
+      precision=layers.precision,
     )
     self._critic_opt = Optimizer(
-      'critic', self.critics.variables, **config.critic_opt, precision=precision
+      'critic',
+      self.critics.named_variables(),
+      **config.critic_opt,
+      precision=layers.precision,
     )
 
   def state(self) -> dict[str, tf.Variable]:
@@ -60,7 +66,14 @@ class Actor(Module):
     self._min_std = config.min_std
 
   def __call__(self, feat: tf.Tensor) -> dists.TruncNormal:
-    mean, std = tf.split(tf.cast(self.mlp(feat), tf.float32), 2, -1)
+    return self.dist(self.outputs(feat))
+
+  def outputs(self, feat: tf.Tensor) -> tf.Tensor:
+    """Features [..., F] to what `dist` takes, [..., 2A]."""
+    return tf.cast(self.mlp(feat), tf.float32)
+
+  def dist(self, outputs: tf.Tensor) -> dists.TruncNormal:
+    mean, std = tf.split(outputs, 2, -1)
     return dists.TruncNormal(
       tf.tanh(mean), 2 * tf.sigmoid(std / 2) + self._min_std
     )

@@ -8,7 +8,7 @@ the target critic. Dynamics gradients, as for its continuous control tasks.
 import numpy as np
 import tensorflow as tf
 
-from ..tfutils import Layers
+from ..layers import Layers
 from .actor_critic import ActorCritic
 
 sg = tf.stop_gradient
@@ -79,7 +79,7 @@ class Dreamer(ActorCritic):
     t[0] is left out: a[0] first acts on s[1], so the loss of the policy at
     s[t] takes t[t+1], for t = 0..H-2.
     """
-    entropy = self.actor(sg(seq['feat'][:-2])).entropy()
+    entropy = self.actor.dist(seq['policy'][:-2]).entropy()
     weight = sg(seq['weight'][:-2])
     objective = target[1:] + self._config.actor_ent * entropy
     loss = -tf.reduce_mean(weight * objective)

@@ -10,7 +10,8 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 import tensorflow as tf
 
 from .. import dists
-from ..tfutils import Layers, split, uniform
+from ..layers import Layers
+from ..tfutils import split, uniform
 from .actor_critic import Actor, ActorCritic
 
 sg = tf.stop_gradient
@@ -41,7 +42,7 @@ class MOTO(ActorCritic):
       loss, metrics = self.actor_loss(seq, post, data)
     metrics.update(self._actor_opt.minimize(tape, loss))
     seq = {k: sg(v) for k, v in seq.items()}
-    with tf.GradientTape() as tape:
+    with tf.GradientTape() as tape, tf.name_scope('critics'):
       loss, mets = self.critic_loss(seq, real)
     metrics.update(mets)
     metrics.update(self._critic_opt.minimize(tape, loss))
@@ -63,10 +64,13 @@ class MOTO(ActorCritic):
       that weighs the losses at s[t].
     """
     config, model = self._config, self._model
-    seq = model.imagine(self.actor, start, config.horizon, seed)
-    raw = model.predict_reward(seq['feat'][1:])
-    u = self.disagreement(seq)
-    discount = model.predict_discount(seq['feat'][1:])
+    with tf.name_scope('rollout'):
+      seq = model.imagine(self.actor, start, config.horizon, seed)
+      # Of all states, since only the results are cheap to cut.
+      raw = model.predict_reward(seq['feat'])[1:]
+      discount = model.predict_discount(seq['feat'])[1:]
+    with tf.name_scope('penalty'):
+      u = self.disagreement(seq)
     weight = tf.ones_like(discount)
     if config.pred_discount:
       first = 1 - start['is_terminal'][None]
@@ -92,14 +96,16 @@ class MOTO(ActorCritic):
     dynamics, rewards, penalty and the inputs of Q.
     """
     config = self._config
-    value = tf.reduce_min(self.critics(seq['feat'], seq['action']), 0)
-    v_hat, _ = value_expansion(
-      seq['reward'], value, seq['discount'], config.discount_lambda
-    )
     weight = seq['weight']
-    model_loss = -tf.reduce_mean(weight * v_hat[:-1])
-    entropy = self.actor(sg(seq['feat'][:-1])).entropy()
-    clone, cloned = clone_loss(self.actor, post['feat'], data)
+    with tf.name_scope('actor'):
+      value = tf.reduce_min(self.critics(seq['feat'], seq['action']), 0)
+      v_hat, _ = value_expansion(
+        seq['reward'], value, seq['discount'], config.discount_lambda
+      )
+      model_loss = -tf.reduce_mean(weight * v_hat[:-1])
+      entropy = self.actor.dist(seq['policy'][:-1]).entropy()
+    with tf.name_scope('clone'):
+      clone, cloned = clone_loss(self.actor, post['feat'], data)
     loss = model_loss - config.actor_ent * tf.reduce_mean(weight * entropy)
     if config.beta:
       loss += config.beta * clone
@@ -182,7 +188,29 @@ def logit_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
     [...].
   """
   del stoch
-  return tf.reduce_mean(_std(tf.nn.log_softmax(logits)), [-2, -1])
+  return _logit_std(logits)
+
+
+@tf.custom_gradient
+def _logit_std(logits):
+  """With its gradient, as the largest tensors of a step pass through here.
+
+  With l = log softmax(x), c = l - mean_m l and n entries,
+  du / dl = c / (M n std), and dx = dl - softmax(x) * sum_c dl.
+  """
+  log_probs = tf.nn.log_softmax(logits)
+  centered = log_probs - tf.reduce_mean(log_probs, 0)
+  std = tf.sqrt(tf.reduce_mean(centered**2, 0) + TINY)
+  size = std.shape[-1] * std.shape[-2]
+
+  def grad(du):
+    members = logits.shape[0]
+    slope = du[..., None, None] / (members * size * std)
+    slope = centered * slope
+    total = tf.reduce_sum(slope, -1, keepdims=True)
+    return slope - tf.exp(log_probs) * total
+
+  return tf.reduce_mean(std, [-2, -1]), grad
 
 
 def log_prob_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:

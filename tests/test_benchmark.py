@@ -1,0 +1,412 @@
+"""FLOP by hand, traces of known events, tables, and all of it on tiny nets."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from helpers import ACT, SPACES, make_agent, tiny_config
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+from moto_tf.benchmark import (
+  BenchmarkError,
+  child,
+  data,
+  flops,
+  machine,
+  profile,
+  report,
+  scope_of,
+  steps,
+)
+from moto_tf.evaluation import spaces_to_meta
+from scripts import benchmark as script
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def count(function, *shapes, **options):
+  """FLOP by scope of a function of float32 tensors."""
+  specs = [tf.TensorSpec(shape) for shape in shapes]
+  graph = tf.function(function).get_concrete_function(*specs).graph
+  return dict(flops.count(graph, **options))
+
+
+def count_with_gradients(function, *shapes):
+  """FLOP of a function and its gradients in all arguments."""
+
+  def learn(*args):
+    with tf.GradientTape() as tape:
+      for arg in args:
+        tape.watch(arg)
+      loss = tf.reduce_sum(function(*args) ** 2)
+    return tape.gradient(loss, args)
+
+  return count(learn, *shapes)
+
+
+@pytest.mark.parametrize(
+  'name, scope',
+  [
+    ('encoder/conv0/Conv2D', 'encoder'),
+    ('gradient_tape/encoder_1/conv0/Conv2DBackpropFilter', 'encoder'),
+    ('model_opt/gradient_tape/encoder/x', 'model_opt'),
+    ('ArithmeticOptimizer/Fold_encoder/heads_12/x', 'heads'),
+    ('actor_opt_3/cond/then/_0/actor/Square', 'actor_opt'),
+    ('encoders/MatMul_1', 'other'),
+    ('', 'other'),
+  ],
+)
+def test_scope_is_first_known_piece_of_the_name(name, scope):
+  assert scope_of(name) == scope
+
+
+@pytest.mark.parametrize(
+  'options, left, right',
+  [
+    ({}, (5, 7), (7, 3)),
+    ({'transpose_a': True}, (7, 5), (7, 3)),
+    ({'transpose_b': True}, (5, 7), (3, 7)),
+    ({}, (4, 5, 7), (4, 7, 3)),
+    ({'transpose_a': True}, (4, 7, 5), (4, 7, 3)),
+    ({}, (4, 5, 7), (1, 7, 3)),
+  ],
+)
+def test_flop_of_matrix_products(options, left, right):
+  product = lambda a, b: tf.matmul(a, b, **options)
+  expected = 2 * 5 * 7 * 3 * (4 if len(left) == 3 else 1)
+  assert count(product, left, right) == {'other': expected}
+  # Each gradient is a product of the same three sizes.
+  assert count_with_gradients(product, left, right) == {'other': 3 * expected}
+
+
+@pytest.mark.parametrize(
+  'padding, stride, outputs',
+  [
+    ('VALID', 1, 6 * 6),
+    ('VALID', 2, 3 * 3),
+    ('SAME', 1, 8 * 8),
+    ('SAME', 2, 16),
+  ],
+)
+def test_flop_of_convolutions(padding, stride, outputs):
+  conv = lambda x, k: tf.nn.conv2d(x, k, stride, padding)
+  shapes = (2, 8, 8, 4), (3, 3, 4, 5)
+  expected = 2 * (2 * outputs * 5) * (3 * 3 * 4)
+  assert count(conv, *shapes) == {'other': expected}
+  assert count_with_gradients(conv, *shapes) == {'other': 3 * expected}
+
+
+def test_flop_of_transposed_convolutions():
+  # Each of the 2 * 4 * 4 * 5 inputs adds to 3 * 3 * 6 outputs.
+  deconv = lambda x, k: tf.nn.conv2d_transpose(x, k, [2, 9, 9, 6], 2, 'VALID')
+  shapes = (2, 4, 4, 5), (3, 3, 6, 5)
+  expected = 2 * (2 * 4 * 4 * 5) * (3 * 3 * 6)
+  assert count(deconv, *shapes) == {'other': expected}
+  assert count_with_gradients(deconv, *shapes) == {'other': 3 * expected}
+
+
+def test_flop_by_scope_and_without_what_no_output_needs():
+  def function(x, y):
+    with tf.name_scope('encoder'):
+      tf.matmul(y, y)
+      z = tf.matmul(x, y)
+    with tf.name_scope('heads'):
+      return tf.matmul(z, y)
+
+  flop = count(function, (2, 3), (3, 3))
+  assert flop == {'encoder': 2 * 2 * 3 * 3, 'heads': 2 * 2 * 3 * 3}
+
+
+def test_flop_of_functions_and_of_the_larger_branch():
+  inner = tf.function(lambda x: x @ x)
+
+  def function(x):
+    with tf.name_scope('actor'):
+      small, large = lambda: x @ x[:, :1], lambda: inner(x)
+      y = tf.cond(x[0, 0] > 0, lambda: large() + inner(x), small)
+    return y, inner(x)
+
+  each = 2 * 4**3
+  assert count(function, (4, 4)) == {'actor': 2 * each, 'other': each}
+
+
+def test_flop_needs_sizes():
+  product = lambda x, y: tf.matmul(x, y, name='product')
+  with pytest.raises(BenchmarkError, match='product.*MatMul.*None'):
+    count(product, (None, 3), (3, 5))
+  assert count(product, (None, 3), (3, 5), unknown=7) == {'other': 2 * 7 * 15}
+  with pytest.raises(BenchmarkError, match='loop'):
+    count(
+      lambda x: tf.while_loop(lambda x: True, lambda x: [x @ x], [x]), (2, 2)
+    )
+  with pytest.raises(BenchmarkError, match='Einsum'):
+    count(lambda x: tf.einsum('ij,jk->ik', x, x), (2, 2))
+
+
+def test_flop_of_a_split_by_numbers_that_the_graph_leaves_open():
+  def function(x, counts, y):
+    parts = tf.split(x, tf.cast(counts, tf.int32), num=2)
+    return [tf.matmul(part, y) for part in parts]
+
+  # Half of the five rows each, on average.
+  flop = count(function, (5, 3), (2,), (3, 4), unknown=2.5)
+  assert flop == {'other': 2 * 5 * 3 * 4}
+
+
+def make_space(name, events):
+  """An XSpace with (name, milliseconds) on the host, or kernels of a GPU."""
+  space = xplane_pb2.XSpace()
+  plane = space.planes.add(name=name)
+  plane.stat_metadata[99].name = 'tf_op'
+  line = plane.lines.add()
+  for i, (text, ms) in enumerate(events):
+    event = line.events.add(metadata_id=i, duration_ps=int(ms * 1e9))
+    plane.event_metadata[i].name = text
+    if name != '/host:CPU':
+      plane.event_metadata[i].name = 'kernel'
+      plane.stat_metadata[i].name = text
+      event.stats.add(metadata_id=99, ref_value=i)
+  return space
+
+
+@pytest.mark.parametrize('name', ['/host:CPU', '/device:GPU:0'])
+def test_profile_adds_up_ops(name):
+  events = [
+    ('encoder/conv:Conv2D', 2),
+    ('gradient_tape/encoder/conv:Conv2D', 4),
+    ('heads/MatMul:MatMul', 1),
+    (':AddV2', 1),
+  ]
+  if name == '/host:CPU':
+    events += [('EagerLocalExecute: f', 50), ('Kernel::Run', 50), ('step', 50)]
+  found = profile.summarise(make_space(name, events), steps=2)
+  assert found['sum_of_ops_seconds'] == pytest.approx(4e-3)
+  assert found['shares'] == {'encoder': 0.75, 'heads': 0.125, 'other': 0.125}
+  assert list(found['op_types'])[0] == 'Conv2D'
+  assert found['op_types']['Conv2D'] == {'share': 0.75, 'calls': 1}
+  assert not found['remarks']
+
+
+def test_profile_says_what_it_cannot_know():
+  compiled = make_space('/host:CPU', [('cluster:XlaLaunch', 5)])
+  found = profile.summarise(compiled, steps=1)
+  assert found['shares'] == {} and '--jit' in found['remarks'][0]
+  empty = profile.summarise(xplane_pb2.XSpace(), steps=1)
+  assert 'no ops' in empty['remarks'][0]
+
+
+@pytest.fixture(scope='module')
+def measured(tmp_path_factory):
+  """Results of all that TensorFlow takes part in, on tiny networks."""
+  config = tiny_config(eager=False)
+  directory = tmp_path_factory.mktemp('episodes')
+  data.write_episodes(directory, 3, SPACES, ACT)
+  now = time.time()
+  return steps.measure(
+    lambda text: None,
+    {'spawned': now - 2, 'begin': now - 1},
+    config.flat,
+    spaces_to_meta(SPACES, ACT),
+    str(directory),
+    ['first', 'step', 'policy'],
+    repeats=3,
+  )
+
+
+def test_first_step_is_the_sum_of_its_parts(measured):
+  first = dict(measured['figures']['first'])
+  assert first.pop('traces') == {'model': 1, 'behavior': 1}
+  assert 'remarks' not in first
+  total, second = first.pop('total_seconds'), first.pop('second_step_seconds')
+  assert sum(first.values()) == pytest.approx(total)
+  assert first['interpreter_seconds'] == pytest.approx(1)
+  assert 0 < second < first['compile_and_run_seconds']
+
+
+def test_steady_step(measured):
+  step = measured['figures']['step']
+  assert step['min_seconds'] <= step['median_seconds'] <= step['max_seconds']
+  parts = step['train_seconds'] + step['data_wait_seconds']
+  assert 0 < parts <= step['max_seconds']
+  assert step['repeats'] == 3 and step['cores_busy'] > 0
+  assert 0.1 < step['peak_memory_gib'] < 100
+  scopes = step['scopes'].values()
+  assert sum(s.get('gflop', 0) for s in scopes) == pytest.approx(step['gflop'])
+  speed = step['gflop'] / step['median_seconds']
+  assert step['gflop_per_second'] == pytest.approx(speed)
+  assert 0 < step['sum_of_ops_seconds'] and len(step['op_types']) == profile.TOP
+
+
+def test_policy_and_environment(measured):
+  policy = measured['figures']['policy']
+  for mode in ('eval', 'train'):
+    assert (
+      0 < policy[f'{mode}_median_ms'] <= policy[f'{mode}_95th_percentile_ms']
+    )
+  environment = measured['environment']
+  assert environment['precision'] == 'float32' and not environment['jit']
+  json.dumps(measured)
+
+
+def test_matrix_products_and_memory():
+  assert machine.matmul_gflop_per_second(64, 3) > 0
+  largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  assert 0.1 < machine.peak_memory_gib() <= largest + 0.01
+
+
+def test_replay_on_synthetic_episodes(tmp_path):
+  config = tiny_config(encoder__mlp_keys='state', decoder__cnn_keys='$^')
+  used = data.used_spaces(config, SPACES)
+  assert sorted(used) == ['image', 'state']
+  data.write_episodes(tmp_path, data.DISTINCT + 2, SPACES, ACT)
+  figures = data.measure(
+    lambda text: None,
+    {},
+    config.flat,
+    spaces_to_meta(SPACES, ACT),
+    str(tmp_path),
+  )
+  assert figures['files'] == figures['episodes_held'] == data.DISTINCT + 2
+  assert figures['transitions_held'] == 100 * (data.DISTINCT + 2)
+  assert figures['batches_per_second'] > 0
+
+
+@pytest.mark.parametrize('keys', [('image', '$^'), ('$^', '.*'), ('.*', '.*')])
+def test_observations_are_those_of_the_agent(keys):
+  cnn, mlp = keys
+  config = tiny_config(**{r'(en|de)coder\.cnn_keys': cnn}).update(
+    {r'(en|de)coder\.mlp_keys': mlp}
+  )
+  used = data.used_spaces(config, SPACES)
+  assert sorted(used) == make_agent(config).obs_keys
+
+
+def make_result(**figures):
+  run = {
+    'overrides': {'seed': 3},
+    'settings': {'seed': 3},
+    'environment': {'precision': 'float32', 'gpus': []},
+    'figures': figures,
+  }
+  return {
+    'format': 1,
+    'date': '2025-01-31',
+    'machine': {
+      'processor': 'chip',
+      'cores': 2,
+      'system': 'Linux',
+      'versions': {'python': '3.12'},
+    },
+    'runs': {'metaworld': run},
+  }
+
+
+def test_tables():
+  text = report.tables(
+    make_result(
+      step={
+        'median_seconds': 1.23456,
+        'gflop': 1234.5,
+        'repeats': 10,
+        'scopes': {'encoder': {'share': 0.25}, 'other': {'gflop': 2.0}},
+        'remarks': ['No ops.'],
+      },
+      simulator={'remarks': ['No OpenGL.']},
+    )
+  )
+  lines = text.splitlines()
+  assert lines[0] == 'chip, 2 cores, Linux; python 3.12; 2025-01-31.'
+  assert lines[2] == '`metaworld`: precision float32, gpus none, seed 3.'
+  for line in (
+    '|  | metaworld |',
+    '| median s | 1.23 |',
+    '| GFLOP | 1,234 |',
+    '| repeats | 10 |',
+    '| metaworld | share | GFLOP |',
+    '| encoder | 0.25 | - |',
+    '`metaworld`: No ops.',
+    '`metaworld`: No OpenGL.',
+  ):
+    assert line in lines
+
+
+def test_comparison_says_what_is_better_and_corrects_for_drift():
+  speed = lambda value: {'gflop_per_second': value}
+  old = make_result(
+    peak=speed(100.0),
+    step={'median_seconds': 2.0, 'gflop_per_second': 30.0, 'repeats': 9},
+    replay={'memory_growth_mib': 50.0},
+  )
+  new = make_result(
+    peak=speed(200.0),
+    step={'median_seconds': 1.0, 'gflop_per_second': 60.0, 'repeats': 9},
+    replay={'memory_growth_mib': 25.0},
+    policy={'eval_median_ms': 1.0},
+  )
+  new['runs']['metaworld']['settings'] = {'seed': 4}
+  lines = report.compare(old, new).splitlines()
+  assert '- seed: 3 before, 4 now' in lines
+  assert [line for line in lines if line.startswith('| ')][2:] == [
+    '| peak GFLOP/s | 100 | 200 | 2 | - | higher |',
+    '| step median s | 2 | 1 | 0.5 | 1 | lower |',
+    '| step GFLOP/s | 30 | 60 | 2 | 1 | higher |',
+    '| replay memory growth MiB | 50 | 25 | 0.5 | - | lower |',
+  ]
+
+
+@pytest.mark.parametrize(
+  'content, options, message',
+  [
+    ('{', [], 'no valid JSON'),
+    ('[1]', [], 'no results'),
+    ('{"runs": {}, "format": 0}', [], 'format 0'),
+    ('{"runs": {"gym": {}}, "format": 1}', [], "'gym' and not of 'metaworld'"),
+    ('{"runs": {"metaworld": {}}, "format": 1}', ['--out', 'old'], 'replaced'),
+    ('', ['--parts', 'speed'], "no part 'speed'; parts are peak, first"),
+  ],
+)
+def test_script_explains_mistakes(
+  tmp_path, monkeypatch, content, options, message
+):
+  monkeypatch.chdir(tmp_path)
+  Path('old').write_text(content)
+  with pytest.raises(SystemExit, match=message):
+    script.main(['--configs', 'metaworld', '--compare', 'old', *options])
+
+
+def test_failed_children_are_named(capfd):
+  with pytest.raises(BenchmarkError, match='gym could not.* code 1, see above'):
+    child.call('simulator.collect', 'gym', time.time())
+  assert 'TypeError' in capfd.readouterr().err
+
+
+def test_script_measures_in_processes_of_its_own(tmp_path):
+  """The parent never imports TensorFlow, and results hold no paths."""
+  code = (
+    'import sys; from scripts.benchmark import main; main(sys.argv[1:]); '
+    'assert "tensorflow" not in sys.modules'
+  )
+  options = '--configs gym debug proprio --parts replay simulator --seed 7'
+  out = tmp_path / 'new' / 'results.json'
+  done = subprocess.run(
+    [sys.executable, '-c', code, *options.split(), '--out', out],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert '| batches per s |' in done.stdout
+  assert 'no task of Meta-World' in done.stdout
+  assert 'gym debug proprio: replay' in done.stderr
+  result = report.load(out)
+  run = result['runs']['gym debug proprio']
+  assert run['overrides'] == {'seed': 7}
+  assert run['settings']['task'] == 'gym_Pendulum-v1'
+  assert 'logdir' not in run['settings']
+  assert str(tmp_path) not in out.read_text()
+  assert str(ROOT) not in out.read_text()
