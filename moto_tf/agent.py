@@ -33,8 +33,8 @@ class Agent:
     self._config = config
     precision = tfutils.setup(config.precision, config.eager)
     jit = config.jit and not config.eager
-    static = jit or bool(tf.config.list_logical_devices('GPU'))
-    layers = Layers(config.seed, precision, static)
+    cpu = not jit and not tf.config.list_logical_devices('GPU')
+    layers = Layers(config.seed, precision, cpu)
     shapes = {k: tuple(v.shape) for k, v in obs_space.items()}
     self._size = act_space.shape[0]
     self.model = WorldModel(config, shapes, self._size, layers)

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 import tensorflow as tf
 
+from .tfutils import custom_gradient
+
 
 class UnitNormal:
   """Independent normals of unit variance over the last `dims` axes of mean."""
@@ -121,7 +123,7 @@ class TruncNormal:
     return tf.reduce_sum(entropy, -1)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _straight_through(logit, noise):
   def grad(dy):
     probs = tf.nn.softmax(logit)

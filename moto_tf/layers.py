@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .tfutils import make_seed, product
+from .tfutils import custom_gradient, make_seed, product
 
 # Up to so many rows a product is cheaper as `product`.
 FEW_ROWS = 256
@@ -59,15 +59,13 @@ class Layers:
   Args:
     seed: of all weights.
     precision: float32, mixed_float16 or mixed_bfloat16; weights are float32.
-    static: whether all shapes must be known when traced, as XLA and GPUs
-      prefer.
+    cpu: whether to take what is fastest on CPU without XLA. Otherwise plain
+      convolutions, and all shapes known when traced.
   """
 
-  def __init__(
-    self, seed: int, precision: str = 'float32', static: bool = True
-  ):
+  def __init__(self, seed: int, precision: str = 'float32', cpu: bool = False):
     self.precision = precision
-    self.static = static
+    self.cpu = cpu
     self.dtype = tf.as_dtype(precision.removeprefix('mixed_'))
     self._seed = seed
     self._count = 0
@@ -84,13 +82,13 @@ class Layers:
     return tf.Variable(tf.reshape(tf.stack(parts), shape), name=name)
 
   def dense(self, inputs: int, units: int) -> 'Dense':
-    return Dense(self._kernel([inputs, units]), units, self.dtype)
+    return Dense(self._kernel([inputs, units]), self)
 
   def conv(self, inputs: int, units: int, size: int) -> 'Conv':
-    return Conv(self._kernel([size, size, inputs, units]), units, self.dtype)
+    return Conv(self._kernel([size, size, inputs, units]), self)
 
   def deconv(self, inputs: int, units: int, size: int) -> 'Deconv':
-    return Deconv(self._kernel([size, size, units, inputs]), units, self.dtype)
+    return Deconv(self._kernel([size, size, units, inputs]), self, units)
 
   def norm(self, units: int) -> 'Norm':
     return Norm(units)
@@ -107,10 +105,11 @@ class Layers:
 class _Kernel(Module):
   """What has a kernel and a bias, used in the compute precision."""
 
-  def __init__(self, kernel: tf.Variable, units: int, dtype: tf.DType):
+  def __init__(self, kernel: tf.Variable, layers: Layers, units: int = 0):
     self.kernel = kernel
-    self.bias = tf.Variable(tf.zeros([units]), name='bias')
-    self._dtype = dtype
+    self.bias = tf.Variable(tf.zeros([units or kernel.shape[-1]]), name='bias')
+    self._cpu = layers.cpu
+    self._dtype = layers.dtype
 
   def _cast(self, x):
     return (tf.cast(v, self._dtype) for v in (x, self.kernel, self.bias))
@@ -133,6 +132,8 @@ class Conv(_Kernel):
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     x, kernel, bias = self._cast(x)
+    if self._cpu and kernel.shape[0] == 4 and x.shape[1:3] in ([6, 6], [7, 7]):
+      return _window_conv(x[:, :6, :6], kernel) + bias
     return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 2, 'VALID'), bias)
 
 
@@ -148,16 +149,49 @@ class Deconv(_Kernel):
       # From a single pixel it is a matrix product, many times faster on CPU.
       x = tf.reshape(x, [count, inputs])
       x = tf.matmul(x, tf.reshape(kernel, [-1, inputs]), transpose_b=True)
-      x = tf.reshape(x, [count, size, size, units])
-    elif units <= FEW_UNITS and x.shape[0] is not None:
+      return tf.nn.bias_add(tf.reshape(x, [count, size, size, units]), bias)
+    if self._cpu and units <= FEW_UNITS:
       return _subpixel_deconv(x, kernel, bias)
-    else:
-      shape = [count, 2 * (rows - 1) + size, 2 * (cols - 1) + size, units]
-      x = tf.nn.conv2d_transpose(x, kernel, shape, 2, 'VALID')
+    shape = [count, 2 * (rows - 1) + size, 2 * (cols - 1) + size, units]
+    x = tf.nn.conv2d_transpose(x, kernel, shape, 2, 'VALID')
     return tf.nn.bias_add(x, bias)
 
 
-@tf.custom_gradient
+@custom_gradient
+def _window_conv(x, kernel):
+  """Convolution of 6 x 6 to 2 x 2 pixels, kernel 4, as a product of windows.
+
+  For so few windows that copying them costs less than a convolution.
+  """
+  count, _, _, inputs = x.shape
+  units = kernel.shape[-1]
+  flat = tf.reshape(kernel, [-1, units])
+  windows = [
+    tf.reshape(x[:, i : i + 4, j : j + 4], [count, -1])
+    for i in (0, 2)
+    for j in (0, 2)
+  ]
+  windows = tf.concat(windows, 0)
+  y = tf.reshape(tf.matmul(windows, flat), [2, 2, count, units])
+
+  def overlap(first, second, axis):
+    """Adds up windows that share their inner two pixels."""
+    before, shared = tf.split(first, 2, axis)
+    other, after = tf.split(second, 2, axis)
+    return tf.concat([before, shared + other, after], axis)
+
+  def grad(dy):
+    dy = tf.reshape(tf.transpose(dy, [1, 2, 0, 3]), [-1, units])
+    dx = tf.matmul(dy, flat, transpose_b=True)
+    dx = tf.reshape(dx, [2, 2, count, 4, 4, inputs])
+    rows = [overlap(*tf.unstack(row), 2) for row in tf.unstack(dx)]
+    dkernel = tf.matmul(windows, dy, transpose_a=True)
+    return overlap(*rows, 1), tf.reshape(dkernel, kernel.shape)
+
+  return tf.transpose(y, [2, 0, 1, 3]), grad
+
+
+@custom_gradient
 def _subpixel_deconv(x, kernel, bias):
   """Transposed convolution with stride 2, forwards as a plain convolution.
 

@@ -73,7 +73,7 @@ class StackedMLP(Module):
     self._norm = norm
     self._act = ACTIVATIONS[act]
     self._dtype = layers.dtype
-    self._static = layers.static
+    self._cpu = layers.cpu
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
     """All members at once on the same inputs: [..., D] to [M, ..., O]."""
@@ -92,7 +92,7 @@ class StackedMLP(Module):
     if self.members == 1:
       flat = tf.reshape(x, [1, -1, x.shape[-1]])
       return tf.reshape(self._apply(flat, weights), [*x.shape[:-1], -1])
-    if self._static or x.shape[0] == 1:
+    if x.shape[0] == 1 or not self._cpu:
       pick = lambda w: tf.gather(w, members)
       return self._apply(x, tf.nest.map_structure(pick, weights))
     return self._by_member(x, members, weights)

@@ -5,7 +5,15 @@ import tensorflow as tf
 from . import dists
 from .layers import Layers, Module, layer_norm
 from .nets import StackedMLP
-from .tfutils import ACTIVATIONS, gumbel, product, swap, uniform_int, unroll
+from .tfutils import (
+  ACTIVATIONS,
+  frozen_product,
+  gumbel,
+  product,
+  swap,
+  uniform_int,
+  unroll,
+)
 
 
 class EnsembleRSSM(Module):
@@ -157,10 +165,11 @@ class EnsembleRSSM(Module):
       action: [B, A], taken in it.
       member: scalar index of the prior head.
       noise: [B, S, C], Gumbel.
-      weights: of `weights`, made once for all steps of a rollout.
+      weights: of `weights`, made once for all steps of a rollout. Its kernels
+        get no gradient, since rollouts train the policy only.
     """
     kernels, rest = weights
-    dot = lambda name, x: product(x, kernels[name])
+    dot = lambda name, x: frozen_product(x, kernels[name])
     action = dot('action', tf.cast(action, self._dtype))
     stoch = self._flat(state['stoch'])
     deter = self._gru(dot, rest, stoch, state['deter'], action)

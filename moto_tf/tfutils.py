@@ -1,5 +1,7 @@
 """TensorFlow plumbing: set-up, seeds, noise, products in loops."""
 
+import contextlib
+import functools
 import os
 from collections.abc import Callable
 
@@ -84,7 +86,25 @@ def swap(x: tf.Tensor) -> tf.Tensor:
   return tf.transpose(x, [1, 0, *range(2, len(x.shape))])
 
 
-@tf.custom_gradient
+def custom_gradient(function: Callable) -> Callable:
+  """tf.custom_gradient whose gradient keeps the name scope, for profiles."""
+
+  @functools.wraps(function)
+  def scoped(*args):
+    name = tf.get_current_name_scope()
+    result, grad = function(*args)
+
+    def scoped_grad(*grads):
+      scope = tf.name_scope(f'{name}/') if name else contextlib.nullcontext()
+      with scope:
+        return grad(*grads)
+
+    return result, scoped_grad
+
+  return tf.custom_gradient(scoped)
+
+
+@custom_gradient
 def product(x: tf.Tensor, kernel: tf.Tensor) -> tuple:
   """x @ kernel, [N, I] by [I, O], for the few rows N of a recurrent step.
 
@@ -93,11 +113,20 @@ def product(x: tf.Tensor, kernel: tf.Tensor) -> tuple:
   """
 
   def grad(dy):
-    one = lambda x: tf.expand_dims(x, 0)
-    dx = tf.matmul(one(dy), one(kernel), transpose_b=True)
-    return tf.squeeze(dx, 0), tf.matmul(x, dy, transpose_a=True)
+    return _transposed(dy, kernel), tf.matmul(x, dy, transpose_a=True)
 
   return tf.matmul(x, kernel), grad
+
+
+@custom_gradient
+def frozen_product(x: tf.Tensor, kernel: tf.Tensor) -> tuple:
+  """`product` without a gradient of the kernel."""
+  return tf.matmul(x, kernel), lambda dy: (_transposed(dy, kernel), None)
+
+
+def _transposed(dy, kernel):
+  dy, kernel = tf.expand_dims(dy, 0), tf.expand_dims(kernel, 0)
+  return tf.squeeze(tf.matmul(dy, kernel, transpose_b=True), 0)
 
 
 def unroll(
@@ -122,14 +151,15 @@ def unroll(
   """
   names, keys = list(kernels), list(inputs)
 
-  @tf.custom_gradient
+  @custom_gradient
   def run(*args):
     kernels = dict(zip(names, args[: len(names)], strict=True))
     inputs = dict(zip(keys, args[len(names) :], strict=True))
     seen = {name: ([], []) for name in names}
 
     def dot(name, x):
-      y = product(x, kernels[name])
+      y = frozen_product(x, kernels[name])
+      tape.watch(y)  # Also where x depends on no input.
       seen[name][0].append(x)
       seen[name][1].append(y)
       return y

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from plain import MODES, TOLERANCE, assert_near, evaluate
 
 from moto_tf import dists
 from moto_tf.tfutils import gumbel, make_seed
@@ -85,16 +86,72 @@ def test_onehot_samples_follow_probabilities():
   assert (chi2 < 23.5).all()  # 1 in 10,000 for four degrees of freedom.
 
 
-def test_onehot_gradient_is_that_of_the_probabilities():
-  logit, weight = tf.constant(normal([6, 3, 4])), normal([6, 3, 4], 1)
-  noise = gumbel([6, 3, 4], [5, 6])
-  with tf.GradientTape(persistent=True) as tape:
-    tape.watch(logit)
-    soft = tf.reduce_sum(weight * tf.nn.softmax(logit))
-    hard = tf.reduce_sum(weight * dists.OneHot(logit).sample(noise))
-  expected = tape.gradient(soft, logit)
-  assert np.abs(expected).max() > 0.01
-  np.testing.assert_allclose(tape.gradient(hard, logit), expected, atol=1e-6)
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('scale', [1, 30])
+def test_onehot_sample_is_the_largest_with_the_gradient_of_softmax(scale, mode):
+  logit, noise = normal([6, 3, 4], 0, scale), gumbel([6, 3, 4], [5, 6])
+  sample = lambda x: dists.OneHot(x).sample(noise)
+  value, grad = evaluate(sample, [logit], mode=mode)
+  expected = np.eye(4)[np.argmax(logit + noise, -1)]
+  np.testing.assert_array_equal(value, expected)
+  assert_near([grad], evaluate(tf.nn.softmax, [logit])[1:])
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_onehot_gradient_in_low_precision(dtype):
+  logit, noise = normal([6, 3, 4]), gumbel([6, 3, 4], [5, 6])
+  sample = lambda x: dists.OneHot(tf.cast(x, dtype)).sample(noise)
+  expected = evaluate(tf.nn.softmax, [logit])[1:]
+  assert_near(evaluate(sample, [logit])[1:], expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
+def test_onehot_gradients_match_tfp(mode):
+  inputs = normal([5, 3, 4], 1, 3), normal([5, 3, 4], 2, 3)
+  value = np.eye(4, dtype=np.float32)[[[0, 3, 2]] * 4 + [[1, 1, 1]]]
+
+  def mine(one, two):
+    one, two = dists.OneHot(one), dists.OneHot(two)
+    return one.log_prob(value), one.entropy(), one.kl(two)
+
+  def reference(one, two):
+    one, two = onehot(one), onehot(two)
+    return one.log_prob(value), one.entropy(), one.kl_divergence(two)
+
+  assert_near(evaluate(mine, inputs, mode=mode), evaluate(reference, inputs))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_normal_and_its_gradients_match_tfp(mode):
+  inputs = normal([2, 3, 4, 5], 0), normal([2, 3, 4, 5], 1)
+
+  def mine(mean, value):
+    dist = [dists.UnitNormal(mean, dims) for dims in (0, 1, 3)]
+    return [d.log_prob(value) for d in dist], dist[0].mean()
+
+  def reference(mean, value):
+    dist = tfd.Normal(mean, 1.0)
+    each = [tfd.Independent(dist, dims) for dims in (0, 1, 3)]
+    return [d.log_prob(value) for d in each], dist.mean()
+
+  assert_near(evaluate(mine, inputs, mode=mode), evaluate(reference, inputs))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_bernoulli_and_its_gradients_match_tfp(mode):
+  logit = normal([2, 7], 0, 3) + [[0] * 7, [50, -50, 0, 0, 9, -9, 1]]
+  target = np.broadcast_to(np.linspace(0, 1, 7), [2, 7])
+  inputs = [x.astype(np.float32) for x in (logit, target)]
+
+  def mine(logit, target):
+    dist = dists.Bernoulli(logit)
+    return dist.log_prob(target), dist.mean()
+
+  def reference(logit, target):
+    dist = tfd.Bernoulli(logit)
+    return dist.log_prob(target), dist.mean()
+
+  assert_near(evaluate(mine, inputs, mode=mode), evaluate(reference, inputs))
 
 
 def test_normal_sums_over_the_last_axes():
@@ -146,6 +203,24 @@ def test_trunc_normal_entropy_and_mode_match_tfp():
     dist.entropy(), expected.entropy(), rtol=1e-4, atol=1e-4
   )
   np.testing.assert_allclose(dist.mode()[:, 0], expected.mode(), atol=1e-6)
+
+
+def test_trunc_normal_gradients_match_tfp():
+  """Away from the smallest deviations, where float32 is too coarse."""
+  mean, std = grid()
+  inputs = [x[std > 0.1, None] for x in (mean, std)]
+  inputs.append(np.tanh(normal(inputs[0].shape)))
+
+  def mine(mean, std, value):
+    dist = dists.TruncNormal(mean, std)
+    return dist.log_prob(value), dist.entropy()
+
+  def plain(mean, std, value):
+    dist = reference(mean, std)
+    results = dist.log_prob(tf.cast(value, tf.float64)), dist.entropy()
+    return [tf.reduce_sum(x, -1) for x in results]
+
+  assert_near(evaluate(mine, inputs), evaluate(plain, inputs), 1e-4)
 
 
 def test_trunc_normal_sums_over_the_last_axis():

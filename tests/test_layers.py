@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain import MODES, TOLERANCE, assert_near, evaluate, normal
 
 from moto_tf import nets
-from moto_tf.layers import Layers, Module
+from moto_tf.layers import FEW_ROWS, FEW_UNITS, Layers, Module
+
+PRECISIONS = ['float32', 'mixed_float16', 'mixed_bfloat16']
 
 
 def make_module(seed, precision='float32'):
@@ -92,3 +95,79 @@ def test_layers_compute_in_their_precision_and_store_float32():
     dense = layers.dense(3, 4)
     assert layers.dtype == dense(np.ones([2, 3])).dtype == dtype
     assert dense.kernel.dtype == layers.weight('w', [3, 4]).dtype == 'float32'
+
+
+def check(layer, plain, shape, mode='eager'):
+  """Output and gradients of x, kernel and bias, those of the plain form."""
+  layer.bias.assign(normal(layer.bias.shape, 1))
+  x, (kernel, bias) = normal(shape), layer.variables
+  assert layer(x).dtype == layer._dtype
+  expected = evaluate(plain, [x, kernel.numpy(), bias.numpy()])
+  results = evaluate(layer, [x], [kernel, bias], mode)
+  assert_near(results, expected, TOLERANCE[layer._dtype.name])
+
+
+def plain_dense(x, kernel, bias):
+  return tf.tensordot(x, kernel, 1) + bias
+
+
+def plain_conv(x, kernel, bias):
+  return tf.nn.conv2d(x, kernel, 2, 'VALID') + bias
+
+
+def plain_deconv(x, kernel, bias):
+  count, rows, cols, _ = x.shape
+  size, _, units, _ = kernel.shape
+  shape = [count, 2 * (rows - 1) + size, 2 * (cols - 1) + size, units]
+  return tf.nn.conv2d_transpose(x, kernel, shape, 2, 'VALID') + bias
+
+
+@pytest.mark.parametrize('cpu', [False, True])
+@pytest.mark.parametrize('precision', PRECISIONS)
+@pytest.mark.parametrize(
+  'lead', [[5], [2, 3], [2, 1, 3], [FEW_ROWS + 1], [2, FEW_ROWS]]
+)
+def test_dense(lead, precision, cpu):
+  check(Layers(0, precision, cpu).dense(4, 3), plain_dense, [*lead, 4])
+
+
+@pytest.mark.parametrize('cpu', [False, True])
+@pytest.mark.parametrize('size', [2, 3, 4, 5])
+@pytest.mark.parametrize(
+  'rows, cols', [(5, 8), (6, 6), (6, 8), (7, 7), (7, 9), (8, 8), (9, 6)]
+)
+def test_conv(size, rows, cols, cpu):
+  layer = Layers(0, cpu=cpu).conv(3, 4, size)
+  check(layer, plain_conv, [2, rows, cols, 3])
+
+
+@pytest.mark.parametrize('cpu', [False, True])
+@pytest.mark.parametrize('size', range(1, 7))
+@pytest.mark.parametrize('units', range(1, FEW_UNITS + 3))
+def test_deconv(units, size, cpu):
+  layer = Layers(0, cpu=cpu).deconv(3, units, size)
+  for rows, cols in ((1, 1), (3, 3), (2, 4), (1, 3), (3, 1)):
+    check(layer, plain_deconv, [2, rows, cols, 3])
+
+
+@pytest.mark.parametrize('cpu', [False, True])
+@pytest.mark.parametrize('precision', PRECISIONS[1:])
+def test_convolutions_in_low_precision(precision, cpu):
+  layers = Layers(0, precision, cpu)
+  for pixels in (6, 8):
+    layer = layers.conv(3, 4, 4)
+    check(layer, plain_conv, [2, pixels, pixels, 3])
+  for units, pixels in ((3, 1), (3, 3), (FEW_UNITS + 1, 3)):
+    layer = layers.deconv(3, units, 5)
+    check(layer, plain_deconv, [2, pixels, pixels, 3])
+
+
+@pytest.mark.parametrize('mode', MODES[1:])
+def test_layers_when_compiled(mode):
+  layers = Layers(0, cpu=mode != 'xla')
+  check(layers.dense(4, 3), plain_dense, [2, 3, 4], mode)
+  check(layers.conv(3, 4, 4), plain_conv, [2, 7, 7, 3], mode)
+  check(layers.conv(3, 4, 3), plain_conv, [2, 5, 6, 3], mode)
+  for units, pixels in ((3, 1), (3, 2), (FEW_UNITS + 1, 2)):
+    layer = layers.deconv(3, units, 5)
+    check(layer, plain_deconv, [2, pixels, pixels, 3], mode)

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import (
+  ACT,
+  SPACES,
   STILL,
   changed,
   make_agent,
@@ -21,6 +23,8 @@ from moto_naive import (
 
 from moto_tf.behaviors import moto
 from moto_tf.layers import Layers
+from moto_tf.tfutils import make_seed
+from moto_tf.world_model import WorldModel
 
 # Whole gradient steps
 
@@ -195,6 +199,28 @@ def test_mixed_precision(precision):
   for key, value in single.items():
     if key.endswith('_loss'):
       np.testing.assert_allclose(half[key], value, rtol=0.05, err_msg=key)
+
+
+def test_the_forms_for_cpu_change_nothing():
+  """Losses and gradient norms of some steps, each on what came before."""
+  config = tiny_config(
+    **{f'{name}__norm': 'layer' for name in ('encoder', 'decoder', 'rssm')}
+  )
+  shapes, results = {k: v.shape for k, v in SPACES.items()}, []
+  for cpu in (False, True):
+    layers = Layers(0, cpu=cpu)
+    model = WorldModel(config, shapes, ACT.shape[0], layers)
+    behavior = moto.MOTO(config, model, ACT.shape[0], layers)
+    metrics = {}
+    for step in range(3):
+      batch = make_batch(config, step, firsts=((0, 3),))
+      data = {k: tf.constant(v) for k, v in batch.items()}
+      seeds = [tf.constant(make_seed(k, step)) for k in (1, 2)]
+      post, mets = model.train(model.preprocess(data), seeds[0])
+      mets.update(behavior.train(post, model.preprocess(data), seeds[1]))
+      metrics.update({f'{step}/{k}': float(v) for k, v in mets.items()})
+    results.append(metrics)
+  assert results[1] == pytest.approx(results[0], rel=1e-4, abs=1e-6)
 
 
 def test_no_cloning():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tiny_config
+from plain import TOLERANCE, assert_near, evaluate
 
 from moto_tf import nets
 from moto_tf.config import make_config
@@ -33,8 +34,9 @@ def scramble(module, seed=0):
     var.assign(normal(var.shape, [seed, i]) * 0.3 + 0.1)
 
 
-def make_stack(members=3, kind='none', units=(6, 5), seed=0):
-  stack = nets.StackedMLP(Layers(seed), members, 4, list(units), 2, 'elu', kind)
+def make_stack(members=3, kind='none', **kwargs):
+  layers = Layers(0, **kwargs)
+  stack = nets.StackedMLP(layers, members, 4, [6, 5], 2, 'elu', kind)
   scramble(stack)
   return stack
 
@@ -113,25 +115,76 @@ def test_select_of_a_single_member():
   np.testing.assert_allclose(result, stack(x)[0], rtol=1e-5)
 
 
+def rows_of(stack, kind):
+  """`select` as a loop over rows and layers; plain operations."""
+
+  def select(x, members):
+    outputs, last = [], len(stack.kernel) - 1
+    for y, member in zip(tf.unstack(x), tf.unstack(members), strict=True):
+      for i, kernel in enumerate(stack.kernel):
+        y = y @ kernel[member]
+        if kind == 'layer' and i < last:
+          mean = tf.reduce_mean(y, -1, keepdims=True)
+          var = tf.math.reduce_variance(y, -1, keepdims=True)
+          y = (y - mean) / tf.sqrt(var + 1e-3) * stack.gain[i][member]
+        y = y + stack.bias[i][member]
+        y = tf.nn.elu(y) if i < last else y
+      outputs.append(y)
+    return tf.stack(outputs)
+
+  return select
+
+
+def check_select(stack, kind, draw, mode='eager'):
+  """Output and gradients of x and all weights, those of the plain loop."""
+  outputs = []
+
+  def select(x, members):
+    outputs.append(stack.select(x, members))
+    return outputs[0]
+
+  inputs = normal([len(draw), 2, 4]), np.array(draw, np.int32)
+  expected = evaluate(rows_of(stack, kind), inputs, stack.variables)
+  results = evaluate(select, inputs, stack.variables, mode)
+  assert_near(results, expected, TOLERANCE[stack._dtype.name])
+  assert outputs[0].shape == (len(draw), 2, 2)
+  assert outputs[0].dtype == stack._dtype
+
+
+@pytest.mark.parametrize('cpu', [False, True])
 @pytest.mark.parametrize('kind', ['none', 'layer'])
-def test_select_trains_the_drawn_members_only(kind):
-  stack = make_stack(4, kind)
-  x, members = tf.constant(normal([5, 2, 4])), [2, 0, 2, 2, 0]
-  with tf.GradientTape(persistent=True) as tape:
-    tape.watch(x)
-    one = tf.reduce_sum(stack.select(x, tf.constant(members)) ** 2)
-    every = stack(x)
-    same = tf.reduce_sum(
-      tf.stack([every[m, t] for t, m in enumerate(members)]) ** 2
-    )
-  sources = [*stack.variables, x]
-  grads = [tf.convert_to_tensor(g) for g in tape.gradient(one, sources)]
-  expected = tape.gradient(same, sources)
-  for grad, other in zip(grads, expected, strict=True):
-    np.testing.assert_allclose(grad, other, rtol=1e-3, atol=1e-4)
-  for grad in grads[:-1]:
-    assert not grad.numpy()[[1, 3]].any()
-    assert all(grad.numpy()[m].any() for m in (0, 2))
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
+def test_select_equals_a_loop_over_rows(mode, kind, cpu):
+  """Also where a member is drawn by no row, or by all."""
+  stack = make_stack(4, kind, cpu=cpu)
+  for draw in ([2, 0, 1, 1, 2], [3, 1, 3], [1, 1, 1], [2]):
+    check_select(stack, kind, draw, mode)
+
+
+@pytest.mark.parametrize('members', [1, 4])
+def test_select_with_xla(members):
+  draw = [members - 1, 0, members - 1]
+  check_select(make_stack(members, 'layer'), 'layer', draw, 'xla')
+
+
+@pytest.mark.parametrize('cpu', [False, True])
+@pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
+def test_select_in_low_precision(precision, cpu):
+  stack = make_stack(4, 'layer', precision=precision, cpu=cpu)
+  check_select(stack, 'layer', [2, 0, 1, 1, 2])
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
+def test_gradient_of_all_members(mode, kind):
+  stack, x = make_stack(3, kind), normal([5, 2, 4])
+
+  def loop(x):
+    rows = rows_of(stack, kind)
+    return tf.stack([rows(x, tf.fill([5], m)) for m in range(3)])
+
+  results = evaluate(stack, [x], stack.variables, mode)
+  assert_near(results, evaluate(loop, [x], stack.variables))
 
 
 @pytest.mark.parametrize('precision', ['float32', 'mixed_float16'])

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from moto_tf import nets
+from moto_tf import optimizer as module
 from moto_tf.layers import Layers
 from moto_tf.optimizer import Optimizer
 
@@ -146,6 +147,24 @@ def test_loss_scale_halves_on_overflow_and_weights_stay():
   scales.append(step(1.0)['model_loss_scale'])
   assert scales[1] == scales[0] / 2
   assert not np.array_equal(weights[0], before[0])
+
+
+def test_loss_scale_doubles_after_a_good_while(monkeypatch):
+  """An overflow halves it and starts the count anew, doubling does, too."""
+  monkeypatch.setattr(module, 'GROWTH_STEPS', 3)
+  step = make_step(*make_optimizer('mixed_float16'))
+  slopes = [1, 1, np.inf, *[1] * 7, np.inf, 1]
+  scales = [step(float(slope))['model_loss_scale'] for slope in slopes]
+  shares = [1, 1, 1, *[0.5] * 3, *[1] * 3, 2, 2, 1]
+  assert scales == [module.FIRST_SCALE * share for share in shares]
+
+
+def test_loss_scale_stays_at_least_one():
+  optimizer, weights = make_optimizer('mixed_float16')
+  step = make_step(optimizer, weights)
+  optimizer.loss_scale['value'].assign(2.0)
+  scales = [step(np.inf)['model_loss_scale'] for _ in range(3)]
+  assert scales == [2, 1, 1]
 
 
 def test_loss_scale_keeps_small_gradients_in_float16():

@@ -1,9 +1,12 @@
 """The recurrent model against a numpy loop, and its random members."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import tiny_config
+from plain import TOLERANCE, assert_near, evaluate
 
 from moto_tf import dists
 from moto_tf.layers import Layers
@@ -56,47 +59,63 @@ def posterior_noise(seed=SEED):
   return gumbel([STEPS, BATCH, 3, 4], seed).numpy()
 
 
-def sigmoid(x):
-  return 1 / (1 + np.exp(-x))
-
-
-def elu(x):
-  return np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1)
-
-
 def layer_norm(x, gain, bias):
-  mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-  return (x - mean) / np.sqrt(var + 1e-3) * gain + bias
+  mean = tf.reduce_mean(x, -1, keepdims=True)
+  var = tf.math.reduce_variance(x, -1, keepdims=True)
+  return (x - mean) / tf.sqrt(var + 1e-3) * gain + bias
 
 
 class NaiveRSSM:
-  """One step at a time on concatenated inputs, as the equations say."""
+  """One step at a time on concatenated inputs, as the equations say.
+
+  Of plain operations, so that TensorFlow makes the gradients.
+  """
 
   def __init__(self, rssm, norm):
-    self.weights = {k: v.numpy() for k, v in rssm.named_variables().items()}
+    self.weights = rssm.named_variables()
     self.norm = norm
 
   def hidden(self, x, name):
     w = self.weights
-    x = x @ w[f'{name}_kernel']
+    x = tf.matmul(x, w[f'{name}_kernel'])
     if self.norm == 'layer':
-      return elu(layer_norm(x, w[f'{name}_gain'], w[f'{name}_bias']))
-    return elu(x + w[f'{name}_bias'])
+      return tf.nn.elu(layer_norm(x, w[f'{name}_gain'], w[f'{name}_bias']))
+    return tf.nn.elu(x + w[f'{name}_bias'])
 
   def recurrent(self, stoch, deter, action):
     w, size = self.weights, deter.shape[-1]
-    x = np.concatenate([stoch.reshape([len(stoch), -1]), action], -1)
-    x = np.concatenate([self.hidden(x, 'inp'), deter], -1)
-    x = x @ w['gru_kernel'] + w['gru_offset']
+    x = tf.concat([tf.reshape(stoch, [stoch.shape[0], -1]), action], -1)
+    x = tf.concat([self.hidden(x, 'inp'), deter], -1)
+    x = tf.matmul(x, w['gru_kernel']) + w['gru_offset']
     x = layer_norm(x, w['gru_gain'], w['gru_bias'])
-    reset, cand = sigmoid(x[:, :size]), x[:, size : 2 * size]
-    update = sigmoid(x[:, 2 * size :] - 1)
-    return update * np.tanh(reset * cand) + (1 - update) * deter
+    reset, cand = tf.sigmoid(x[:, :size]), x[:, size : 2 * size]
+    update = tf.sigmoid(x[:, 2 * size :] - 1)
+    return update * tf.tanh(reset * cand) + (1 - update) * deter
 
   def posterior(self, deter, embed):
     w = self.weights
-    x = self.hidden(np.concatenate([deter, embed], -1), 'post')
-    return (x @ w['out_kernel'] + w['out_bias']).reshape([-1, 3, 4])
+    x = self.hidden(tf.concat([deter, embed], -1), 'post')
+    x = tf.matmul(x, w['out_kernel']) + w['out_bias']
+    return tf.reshape(x, [-1, 3, 4])
+
+  def prior(self, deter, member):
+    w = {k: v[member] for k, v in self.weights.items() if 'prior/' in k}
+    x = tf.matmul(deter, w['prior/kernel/0'])
+    if self.norm == 'layer':
+      x = layer_norm(x, w['prior/gain/0'], w['prior/bias/0'])
+    else:
+      x = x + w['prior/bias/0']
+    x = tf.matmul(tf.nn.elu(x), w['prior/kernel/1']) + w['prior/bias/1']
+    return tf.reshape(x, [-1, 3, 4])
+
+  @staticmethod
+  def sample(logit, noise):
+    """The hard sample with the gradient of the soft one."""
+    hard, soft = (
+      tf.one_hot(tf.argmax(logit + noise, -1), 4),
+      tf.nn.softmax(logit),
+    )
+    return soft + tf.stop_gradient(hard - soft)
 
   def observe(self, embed, action, is_first, noise):
     """Posterior states by loops over lanes and time steps."""
@@ -105,18 +124,18 @@ class NaiveRSSM:
       lane = {k: [] for k in states}
       for t in range(embed.shape[1]):
         if is_first[b, t]:
-          deter, stoch = np.zeros([1, 8]), np.zeros([1, 3, 4])
-          act = np.zeros([1, ACTION])
+          deter, stoch = tf.zeros([1, 8]), tf.zeros([1, 3, 4])
+          act = tf.zeros([1, ACTION])
         else:
           act = action[b, t][None]
         deter = self.recurrent(stoch, deter, act)
         logit = self.posterior(deter, embed[b, t][None])
-        stoch = np.eye(4)[(logit + noise[t, b]).argmax(-1)]
+        stoch = self.sample(logit, noise[t, b])
         for k, v in (('deter', deter), ('stoch', stoch), ('logit', logit)):
           lane[k].append(v[0])
       for k in states:
-        states[k].append(lane[k])
-    return {k: np.array(v) for k, v in states.items()}
+        states[k].append(tf.stack(lane[k]))
+    return {k: tf.stack(v) for k, v in states.items()}
 
 
 def assert_close(one, other, tolerance=1e-4):
@@ -136,6 +155,51 @@ def test_observe_matches_a_naive_loop(norm):
   assert result['stoch'].shape == result['logit'].shape == (BATCH, STEPS, 3, 4)
   assert_close(result, expected)
   assert np.abs(result['deter'][:, -1]).max() > 0.1
+
+
+def observe_and_gradients(rssm, norm, mode, steps=STEPS):
+  """By the model and by the naive loop: states, gradients, in that order.
+
+  The gradients are those of the embeddings, the actions and all weights.
+  """
+  inputs = make_inputs([(1, 3), (2, 5), (2, 1)])
+  embed, action, is_first = (x[:, :steps] for x in inputs)
+  noise = gumbel([steps, BATCH, 3, 4], SEED)
+  naive = NaiveRSSM(rssm, norm)
+
+  def own(embed, action):
+    return rssm.observe(embed, action, tf.constant(is_first), tf.constant(SEED))
+
+  def plain(embed, action):
+    return naive.observe(embed, action, is_first, noise)
+
+  inputs = [embed, action], rssm.variables
+  return evaluate(own, *inputs, mode), evaluate(plain, *inputs)
+
+
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
+@pytest.mark.parametrize('norm', ['none', 'layer'])
+def test_gradient_of_observe(norm, mode):
+  rssm = make_rssm(norm=norm)
+  results, expected = observe_and_gradients(rssm, norm, mode)
+  assert_near(results, expected)
+  weights = zip(rssm.named_variables(), expected[5:], strict=True)
+  still = {k.split('/')[0] for k, grad in weights if not grad.any()}
+  assert still == {'prior'}
+
+
+def test_gradient_of_observe_with_xla():
+  results = observe_and_gradients(make_rssm(), 'none', 'xla', steps=2)
+  assert_near(*results)
+
+
+@pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
+def test_gradient_of_observe_in_low_precision(precision):
+  rssm = make_rssm(norm='layer', precision=precision)
+  results, expected = observe_and_gradients(rssm, 'layer', 'eager')
+  # Else no comparison makes sense: a sample that flips changes what follows.
+  np.testing.assert_allclose(results[2], expected[2], atol=1e-6)
+  assert_near(results, expected, TOLERANCE[rssm._dtype.name])
 
 
 @pytest.mark.parametrize('precision', ['float32', 'mixed_float16'])
@@ -295,44 +359,42 @@ def test_one_prior_equals_its_member_of_all():
 
 
 @pytest.mark.parametrize('norm', ['none', 'layer'])
-def test_prior_matches_numpy(norm):
+def test_prior_matches_naive(norm):
   rssm = make_rssm(norm=norm)
-  deter = normal([BATCH, 8])
-  result = rssm.prior_all(tf.constant(deter)).numpy()
-  prior = rssm.prior
+  deter = tf.constant(normal([BATCH, 8]))
+  naive = NaiveRSSM(rssm, norm)
+  result = rssm.prior_all(deter)
   for m in range(3):
-    x = deter @ prior.kernel[0].numpy()[m]
-    if norm == 'layer':
-      x = layer_norm(x, prior.gain[0].numpy()[m], prior.bias[0].numpy()[m])
-    else:
-      x = x + prior.bias[0].numpy()[m]
-    x = elu(x) @ prior.kernel[1].numpy()[m] + prior.bias[1].numpy()[m]
-    np.testing.assert_allclose(
-      result[m], x.reshape([BATCH, 3, 4]), rtol=1e-4, atol=1e-4
-    )
+    expected = naive.prior(deter, m)
+    np.testing.assert_allclose(result[m], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
 @pytest.mark.parametrize('ensemble', [1, 3])
-def test_imagined_step_matches_naive(ensemble):
+def test_imagined_step_and_its_gradients_match_naive(ensemble, mode):
   rssm = make_rssm(ensemble)
   naive = NaiveRSSM(rssm, 'none')
-  state = {
-    'deter': normal([BATCH, 8]),
-    'stoch': np.eye(4, dtype=np.float32)[[[0, 1, 3]] * BATCH],
-  }
-  action, noise = normal([BATCH, ACTION], 3), gumbel([BATCH, 3, 4], SEED)
-  deter = naive.recurrent(state['stoch'], state['deter'], action)
+  stoch = np.eye(4, dtype=np.float32)[[[0, 1, 3]] * BATCH]
+  inputs = normal([BATCH, 8]), stoch, normal([BATCH, ACTION], 3)
+  noise = gumbel([BATCH, 3, 4], SEED)
+
+  def own(deter, stoch, action, member):
+    state = {'deter': deter, 'stoch': stoch}
+    member = tf.constant(member)
+    return rssm.img_step(state, action, member, noise, rssm.weights())
+
+  def plain(deter, stoch, action, member):
+    deter = naive.recurrent(stoch, deter, action)
+    logit = naive.prior(deter, member)
+    stoch = naive.sample(logit, noise)
+    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+
   for member in range(ensemble):
-    result = rssm.img_step(
-      {k: tf.constant(v) for k, v in state.items()},
-      tf.constant(action),
-      tf.constant(member),
-      noise,
-      rssm.weights(),
+    own_step, plain_step = (
+      functools.partial(step, member=member) for step in (own, plain)
     )
-    logit = rssm.prior_all(tf.constant(deter, tf.float32))[member].numpy()
-    stoch = np.eye(4)[(logit + noise.numpy()).argmax(-1)]
-    assert_close(result, {'deter': deter, 'logit': logit, 'stoch': stoch}, 1e-4)
+    results = evaluate(own_step, inputs, mode=mode)
+    assert_near(results, evaluate(plain_step, inputs))
 
 
 def test_a_single_prior_is_one_plain_network():

@@ -1,7 +1,9 @@
 """Seeds, noise, precision, and products in loops."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
+from plain import MODES, TOLERANCE, assert_near, evaluate, normal
 
 from moto_tf import tfutils
 
@@ -69,3 +71,134 @@ def test_auto_precision_follows_the_device():
   assert tf.config.functions_run_eagerly()
   tfutils.setup('float32')
   assert not tf.config.functions_run_eagerly()
+
+
+@pytest.mark.parametrize('mode', MODES)
+@pytest.mark.parametrize('rows', [1, 5])
+def test_product_equals_matmul(rows, mode):
+  inputs = normal([rows, 4]), normal([4, 3], 1)
+  results = evaluate(tfutils.product, inputs, mode=mode)
+  assert_near(results, evaluate(tf.matmul, inputs))
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_frozen_product_has_no_gradient_of_its_kernel(mode):
+  inputs = normal([5, 4]), normal([4, 3], 1)
+  results = evaluate(tfutils.frozen_product, inputs, mode=mode)
+  expected = evaluate(tf.matmul, inputs)
+  assert_near(results[:2], expected[:2])
+  assert not results[2].any()
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_product_in_low_precision(dtype):
+  inputs = normal([5, 4]), normal([4, 3], 1)
+  low = lambda *args: tfutils.product(*(tf.cast(x, dtype) for x in args))
+  expected = evaluate(tf.matmul, inputs)
+  assert_near(evaluate(low, inputs), expected, TOLERANCE[dtype])
+
+
+KERNELS = {'wide': normal([4, 4], 1) / 2, 'tall': normal([4, 2], 2)}
+INPUTS = {'idle': normal([3], 3), 'x': normal([5, 4], 4), 'add': normal([3, 4])}
+
+
+def loop(dot, inputs):
+  """One kernel is used twice at every step, one on fewer and fewer rows.
+
+  Takes from its inputs, and the loss of the tests ignores `free`.
+  """
+  x, free, halves = inputs.pop('x'), [], []
+  for t, add in enumerate(tf.unstack(inputs['add'])):
+    x = tf.tanh(dot('wide', x) + add)
+    x = x + tf.tanh(dot('wide', x * x))
+    halves.append(dot('tall', x[: 4 - t]))
+    shared = tf.pad(halves[-1], [[0, 1 + t], [2, 0]])
+    x = x * tf.sigmoid(shared)
+    free.append(x)
+  return {'x': x, 'free': tf.stack(free), 'halves': tf.concat(halves, 0)}
+
+
+def unrolled(form, dtype='float32'):
+  """The loop as a function of kernels and inputs, by `unroll` or plainly."""
+
+  def run(*args):
+    args = [tf.cast(x, dtype) for x in args]
+    kernels = dict(zip(KERNELS, args[: len(KERNELS)]))
+    inputs = dict(zip(INPUTS, args[len(KERNELS) :], strict=True))
+    if form == 'unroll':
+      outputs = tfutils.unroll(loop, kernels, inputs)
+    else:
+      outputs = loop(lambda name, x: tf.matmul(x, kernels[name]), inputs)
+    return outputs['halves'], outputs['x']
+
+  return run
+
+
+ARGS = [*KERNELS.values(), *INPUTS.values()]
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_unroll_equals_a_plain_loop(mode):
+  results = evaluate(unrolled('unroll'), ARGS, mode=mode)
+  expected = evaluate(unrolled('plain'), ARGS)
+  assert_near(results, expected)
+  grads = dict(zip([*KERNELS, *INPUTS], expected[2:], strict=True))
+  assert [k for k, v in grads.items() if not v.any()] == ['idle']
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_unroll_in_low_precision(dtype):
+  results = evaluate(unrolled('unroll', dtype), ARGS, mode='graph')
+  expected = evaluate(unrolled('plain'), ARGS)
+  assert_near(results, expected, TOLERANCE[dtype])
+
+
+def test_unroll_keeps_the_order_of_keys_and_what_it_is_given():
+  kernels, inputs = (
+    {k: tf.constant(v) for k, v in x.items()} for x in (KERNELS, INPUTS)
+  )
+  before = list(kernels.items()), list(inputs.items())
+  outputs = tfutils.unroll(loop, kernels, inputs)
+  for old, new in zip(before, (kernels, inputs), strict=True):
+    assert [k for k, _ in old] == list(new)
+    assert all(new[k] is v for k, v in old)
+  plain = loop(lambda name, x: x @ kernels[name], dict(inputs))
+  assert list(outputs) == list(plain) == ['x', 'free', 'halves']
+  for key in outputs:
+    np.testing.assert_allclose(outputs[key], plain[key], rtol=1e-5)
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_unroll_counts_products_of_constants(mode):
+  """What depends on kernels alone passes its gradient on, too."""
+
+  def run(form):
+    def loop(dot, inputs):
+      x = dot('k', tf.ones([2, 4]))
+      return {'x': dot('k', x) * inputs['scale']}
+
+    def function(kernel, scale):
+      if form == 'unroll':
+        return tfutils.unroll(loop, {'k': kernel}, {'scale': scale})['x']
+      dot = lambda _, x: tf.matmul(x, kernel)
+      return loop(dot, {'scale': scale})['x']
+
+    return function
+
+  inputs = normal([4, 4], 1), normal([2, 4], 2)
+  results = evaluate(run('unroll'), inputs, mode=mode)
+  assert_near(results, evaluate(run('plain'), inputs))
+
+
+def test_gradients_keep_the_name_scope():
+  """Profiles attribute them by it."""
+
+  @tf.function
+  def step(x):
+    with tf.GradientTape() as tape, tf.name_scope('part'):
+      y = tfutils.product(x, tf.ones([4, 3]))
+    return tape.gradient(y, x)
+
+  graph = step.get_concrete_function(tf.Variable(tf.ones([2, 4]))).graph
+  names = [op.name for op in graph.get_operations() if 'MatMul' in op.type]
+  assert len(names) >= 2 and all('part/' in name for name in names)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import ACT, SPACES, make_batch, tiny_config
+from plain import TOLERANCE, assert_near, evaluate
 
 from moto_tf.behaviors.actor_critic import Actor
 from moto_tf.layers import Layers
@@ -266,6 +267,30 @@ def test_policy_gradients_flow_through_the_states_only():
   for feat in feats[1:]:
     for grad in tape.gradient(feat, actor.variables):
       assert np.any(grad)
+
+
+@pytest.mark.parametrize('precision', ['float32', 'mixed_float16'])
+def test_rollouts_keep_the_policy_of_their_states(precision):
+  """With its gradient, so that losses need not run the actor again."""
+  config = tiny_config()
+  model = make_model(config, precision)
+  actor = Actor(Layers(1, precision), model.rssm.feat, 2, config.actor)
+  randomize(actor, 1)
+  start = {k: tf.cast(v, model._dtype) for k, v in make_start(model).items()}
+
+  def kept():
+    policy = model.imagine(actor, start, 3, SEED)['policy']
+    assert policy.dtype == tf.float32
+    return actor.dist(policy).entropy(), actor.dist(policy).mode()
+
+  def again():
+    feat = model.imagine(actor, start, 3, SEED)['feat']
+    dist = actor(tf.stop_gradient(feat))
+    return dist.entropy(), dist.mode()
+
+  results, expected = (evaluate(f, [], actor.variables) for f in (kept, again))
+  assert expected[0].shape == (4, 4)
+  assert_near(results, expected, TOLERANCE[model._dtype.name])
 
 
 def test_imagination_repeats_by_seed():

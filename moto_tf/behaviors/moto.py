@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from .. import dists
 from ..layers import Layers
-from ..tfutils import split, uniform
+from ..tfutils import custom_gradient, split, uniform
 from .actor_critic import Actor, ActorCritic
 
 sg = tf.stop_gradient
@@ -191,7 +191,7 @@ def logit_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
   return _logit_std(logits)
 
 
-@tf.custom_gradient
+@custom_gradient
 def _logit_std(logits):
   """With its gradient, as the largest tensors of a step pass through here.
 
