@@ -8,6 +8,8 @@ a time limit) and success (the task was achieved so far in this episode).
 Images are uint8, flags bool, everything else float32.
 """
 
+import contextlib
+import functools
 import io
 import os
 import pathlib
@@ -18,6 +20,7 @@ import numpy as np
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 RESERVED = ('action', 'reward', 'discount', *FLAGS)
+TRIES = 5
 
 _READ_ERRORS = (
   OSError,
@@ -126,6 +129,24 @@ def find_episodes(directory: pathlib.Path) -> list[pathlib.Path]:
   return sorted(path for path in paths if not path.name.startswith('.'))
 
 
+def _again(read):
+  """Tries again when the parser of array headers has met another thread.
+
+  In CPython 3.11 threads share its count of recursions, and now and then a
+  header ends in a SystemError (gh-106905).
+  """
+
+  @functools.wraps(read)
+  def attempt(*args):
+    for _ in range(TRIES - 1):
+      with contextlib.suppress(SystemError):
+        return read(*args)
+    return read(*args)
+
+  return attempt
+
+
+@_again
 def episode_length(path: pathlib.Path) -> int:
   """Transitions in an episode file, from the header of its rewards.
 
@@ -160,6 +181,7 @@ def episode_success(episode: dict, threshold: float = 0.0) -> bool:
   return bool(np.any(episode['success']))
 
 
+@_again
 def _read_arrays(path, spaces):
   """Arrays of a file: those in use given the spaces, or all but log_*."""
   try:
