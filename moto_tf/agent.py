@@ -47,7 +47,7 @@ class Agent:
     self.obs_keys = sorted(
       {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
     )
-    # Without autograph, which triples the time of tracing; nothing needs it.
+    # Without autograph, which nearly doubles the time of tracing for nothing.
     function = functools.partial(tf.function, autograph=False)
     self.functions = {
       'model': function(self._model_step, jit_compile=jit),

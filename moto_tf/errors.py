@@ -1,5 +1,6 @@
 """How scripts end on an error that the user can mend."""
 
+import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
@@ -19,3 +20,11 @@ def explain_errors() -> Iterator[None]:
     if not ours and not isinstance(error, OSError):
       raise
     sys.exit(f'Error: {error}')
+
+
+def positive(text: str) -> int:
+  """Type of a command-line option that is 1 or more."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+  return value

@@ -1,13 +1,11 @@
 """Networks: MLPs, stacks of MLPs, image encoder and decoder."""
 
-import re
-
 import numpy as np
 import tensorflow as tf
 
 from . import dists
 from .layers import Layers, Module, layer_norm
-from .rules import ConfigError
+from .rules import ConfigError, select_keys
 from .tfutils import ACTIVATIONS
 
 
@@ -250,30 +248,6 @@ class Decoder(Module):
       for key, out in self.out.items():
         outputs[key] = dists.UnitNormal(out(x), 1)
     return outputs
-
-
-def select_keys(
-  shapes: dict[str, tuple], config, name: str
-) -> tuple[list[str], list[str]]:
-  """Image and vector keys that match the regular expressions of `config`."""
-  cnn = [
-    k
-    for k, s in sorted(shapes.items())
-    if len(s) == 3 and re.fullmatch(config.cnn_keys, k)
-  ]
-  mlp = [
-    k
-    for k, s in sorted(shapes.items())
-    if len(s) == 1 and re.fullmatch(config.mlp_keys, k)
-  ]
-  if not cnn and not mlp:
-    raise ConfigError(
-      f'{name}.cnn_keys {config.cnn_keys!r} and {name}.mlp_keys '
-      f'{config.mlp_keys!r} match none of the observations '
-      f'{ {k: tuple(s) for k, s in shapes.items()} }; images have three '
-      f'dimensions, vectors one. Set --{name}.cnn_keys or --{name}.mlp_keys.'
-    )
-  return cnn, mlp
 
 
 def _stack_images(shapes, keys, name):

@@ -214,3 +214,27 @@ def _check_dreamer(values):
       'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
       'second imagined state; give at least 2.'
     )
+
+
+def select_keys(
+  shapes: dict[str, tuple], config, name: str
+) -> tuple[list[str], list[str]]:
+  """Image and vector keys that match the regular expressions of `config`."""
+  cnn = [
+    k
+    for k, s in sorted(shapes.items())
+    if len(s) == 3 and re.fullmatch(config.cnn_keys, k)
+  ]
+  mlp = [
+    k
+    for k, s in sorted(shapes.items())
+    if len(s) == 1 and re.fullmatch(config.mlp_keys, k)
+  ]
+  if not cnn and not mlp:
+    raise ConfigError(
+      f'{name}.cnn_keys {config.cnn_keys!r} and {name}.mlp_keys '
+      f'{config.mlp_keys!r} match none of the observations '
+      f'{ {k: tuple(s) for k, s in shapes.items()} }; images have three '
+      f'dimensions, vectors one. Set --{name}.cnn_keys or --{name}.mlp_keys.'
+    )
+  return cnn, mlp

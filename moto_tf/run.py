@@ -8,7 +8,6 @@ import contextlib
 import functools
 import math
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from .data.episodes import episode_return
 from .data.inspect import differences, read_record
 from .driver import Driver
 from .logger import Logger
+from .machine import peak_memory_gib
 from .prefetch import Prefetcher
 from .replay import Replay
 from .when import Every
@@ -333,10 +333,9 @@ class Run:
     }
     seconds = {k: v - self._seconds.get(k, 0) for k, v in total.items()}
     self._seconds = total
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     self.logger.add({f'{k}_seconds': v for k, v in seconds.items()}, 'time')
     self.logger.add(self.replay.stats(), 'replay')
-    self.logger.add({'memory/peak_gib': peak})
+    self.logger.add({'memory/peak_gib': peak_memory_gib()})
     self.logger.write({**self._counters(), 'phase': phase})
 
   def _give_up(self, broken, metrics):

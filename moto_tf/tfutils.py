@@ -109,7 +109,7 @@ def product(x: tf.Tensor, kernel: tf.Tensor) -> tuple:
   """x @ kernel, [N, I] by [I, O], for the few rows N of a recurrent step.
 
   The gradient of x multiplies by the transposed kernel, which TensorFlow does
-  up to seven times slower on CPU than the same as a batch of one.
+  up to five times slower on CPU than the same as a batch of one.
   """
 
   def grad(dy):

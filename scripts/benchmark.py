@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import moto_tf
-from moto_tf import benchmark, config, evaluation
+from moto_tf import benchmark, config, errors, evaluation
 from moto_tf.benchmark import report, run
 
 DEFAULT = (['metaworld'], ['metaworld', 'small'])
@@ -40,7 +40,12 @@ def main(argv: list[str] | None = None) -> None:
     default=benchmark.DEFAULT_PARTS,
     help='what to measure (all but replay_large)',
   )
-  add('--repeats', type=positive, default=10, help='timed gradient steps (10)')
+  add(
+    '--repeats',
+    type=errors.positive,
+    default=10,
+    help='timed gradient steps (10)',
+  )
   add(
     '--out',
     type=Path,
@@ -93,13 +98,6 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
   if old:
     print('\n' + report.compare(old, result))
   print(f'Numbers: {out}', file=sys.stderr)
-
-
-def positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-  return value
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import moto_tf
-from moto_tf import envs, evaluation, images
+from moto_tf import envs, errors, evaluation, images
 from moto_tf.driver import Driver
 
 
@@ -20,9 +20,11 @@ def main() -> None:
   )
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
-  add('--episodes', type=positive, default=50, help='episodes to roll out')
+  add(
+    '--episodes', type=errors.positive, default=50, help='episodes to roll out'
+  )
   add('--seed', type=int, default=evaluation.EVAL_SEED, help='first seed')
-  add('--envs', type=positive, default=2, help='parallel environments')
+  add('--envs', type=errors.positive, default=2, help='parallel environments')
   add('--checkpoint', type=Path, help='file; default: the newest')
   add('--videos', type=int, default=6, help='episodes in the video; 0: none')
   add('--outdir', type=Path, help='default: LOGDIR/evaluation')
@@ -80,13 +82,6 @@ def evaluate(args: argparse.Namespace) -> None:
       gif = outdir / f'evaluation-{step:08d}-{key}.gif'
       gif.write_bytes(images.encode_gif(video))
       print(f'Video: {gif}')
-
-
-def positive(text: str) -> int:
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-  return value
 
 
 if __name__ == '__main__':

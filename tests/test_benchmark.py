@@ -12,12 +12,12 @@ import tensorflow as tf
 from helpers import ACT, SPACES, make_agent, tiny_config
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from moto_tf import machine
 from moto_tf.benchmark import (
   BenchmarkError,
   child,
   data,
   flops,
-  machine,
   profile,
   report,
   scope_of,
@@ -260,7 +260,7 @@ def test_matrix_products_and_memory():
 
 
 def test_replay_on_synthetic_episodes(tmp_path):
-  config = tiny_config(encoder__mlp_keys='state', decoder__cnn_keys='$^')
+  config = tiny_config(encoder__mlp_keys='state', encoder__cnn_keys='$^')
   used = data.used_spaces(config, SPACES)
   assert sorted(used) == ['image', 'state']
   data.write_episodes(tmp_path, data.DISTINCT + 2, SPACES, ACT)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from helpers import tiny_config
 from plain import TOLERANCE, assert_near, evaluate
 
-from moto_tf import nets
+from moto_tf import nets, rules
 from moto_tf.config import make_config
 from moto_tf.layers import Layers, layer_norm
 from moto_tf.rules import ConfigError
@@ -324,7 +324,7 @@ def test_several_images_are_stacked_and_split_again():
 def test_keys_are_matched_whole_and_by_dimensions():
   config = tiny_config(encoder__cnn_keys='im.*|state', encoder__mlp_keys='st')
   shapes = {**SHAPES, 'im': (16, 16, 3), 'st': (2,), 'flag': ()}
-  cnn, mlp = nets.select_keys(shapes, config.encoder, 'encoder')
+  cnn, mlp = rules.select_keys(shapes, config.encoder, 'encoder')
   assert (cnn, mlp) == (['im', 'image'], ['st'])
 
 
@@ -332,7 +332,7 @@ def test_keys_are_matched_whole_and_by_dimensions():
 def test_keys_without_a_match_are_an_error(name):
   config = tiny_config(**{f'{name}__cnn_keys': 'img'})
   with pytest.raises(ConfigError) as error:
-    nets.select_keys(SHAPES, config[name], name)
+    rules.select_keys(SHAPES, config[name], name)
   for part in (f'--{name}.cnn_keys', "'img'", 'image', '(16, 16, 3)', 'state'):
     assert part in str(error.value)
 

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable
@@ -17,9 +16,9 @@ from moto_tf.config import Config
 from moto_tf.data.episodes import save_episode
 from moto_tf.driver import Driver
 from moto_tf.evaluation import spaces_from_meta
+from moto_tf.machine import peak_memory_gib
 from moto_tf.replay import Replay
-
-from .machine import peak_memory_gib
+from moto_tf.rules import select_keys
 
 TRANSITIONS = 100
 DISTINCT = 10  # Episodes that differ; more are links to these.
@@ -85,13 +84,11 @@ def open_replay(
 
 def used_spaces(config: Config, obs_space: dict) -> dict:
   """The observations that encoder or decoder use, as Agent.obs_keys."""
-  used = {}
-  for net in (config.encoder, config.decoder):
-    for key, space in obs_space.items():
-      keys = net.cnn_keys if len(space.shape) == 3 else net.mlp_keys
-      if re.fullmatch(keys, key):
-        used[key] = space
-  return used
+  shapes = {k: v.shape for k, v in obs_space.items()}
+  used = set()
+  for name in ('encoder', 'decoder'):
+    used.update(*select_keys(shapes, config[name], name))
+  return {k: obs_space[k] for k in sorted(used)}
 
 
 def measure(

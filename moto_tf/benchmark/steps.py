@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from moto_tf import machine
 from moto_tf.config import Config
 from moto_tf.evaluation import spaces_from_meta
 from moto_tf.prefetch import Prefetcher
 
-from . import OTHER, SCOPES, BenchmarkError, flops, machine
+from . import OTHER, SCOPES, BenchmarkError, flops
 from .data import open_replay
 
 WARM_UP = 2

@@ -1,4 +1,4 @@
-"""What a measurement ran on, and how fast and large it is."""
+"""What a process runs on, and how fast and large it is."""
 
 import contextlib
 import importlib.metadata
