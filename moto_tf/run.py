@@ -99,7 +99,7 @@ class Run:
       )
       stack.callback(self.logger.close)
       self._stack = stack.pop_all()
-    self._saved = (self.gradient_step, self.episode) if loaded else None
+    self._saved = self._logged = self._position() if loaded else None
     every = lambda period: Every(period, self.gradient_step)
     self._should_log = every(config.log_every)
     self._should_eval = every(config.eval_every)
@@ -186,7 +186,7 @@ class Run:
       'spaces': self._spaces,
       'prefill': self._prefill,
     }
-    self._saved = self.gradient_step, self.episode
+    self._saved = self._position()
     return self._checkpoints.save(self.gradient_step, self.agent.save(), meta)
 
   def close(self) -> None:
@@ -324,6 +324,9 @@ class Run:
     names = ('gradient_step', 'agent_step', 'env_step', 'episode')
     return {name: getattr(self, name) for name in names}
 
+  def _position(self):
+    return self.gradient_step, self.episode
+
   def _log(self, phase):
     """One row, with the seconds each part took since the last one."""
     total = {
@@ -337,6 +340,7 @@ class Run:
     self.logger.add(self.replay.stats(), 'replay')
     self.logger.add({'memory/peak_gib': peak_memory_gib()})
     self.logger.write({**self._counters(), 'phase': phase})
+    self._logged = self._position()
 
   def _give_up(self, broken, metrics):
     """Stops on a non-finite loss, which no optimizer has applied."""
@@ -364,8 +368,9 @@ class Run:
   def _leave_if_asked(self):
     if self._signal is None:
       return
-    if self._saved != (self.gradient_step, self.episode):
+    if self._logged != self._position():
       self._log(self.phase)
+    if self._saved != self._position():
       self.save()
     print('Saved. The same command continues the run.', flush=True)
     raise SystemExit(128 + self._signal)

@@ -269,6 +269,27 @@ def test_a_signal_before_the_first_step_saves(tmp_path):
   assert (logdir / 'checkpoints' / 'ckpt-00000000.npz').exists()
 
 
+def test_a_signal_between_row_and_checkpoint(finished, tmp_path):
+  """The row of the step stays the only one, and nothing of it is lost."""
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    write = run.logger.write
+
+    def interrupted(counters):
+      write(counters)
+      if counters['gradient_step'] == 3:
+        signal.raise_signal(signal.SIGTERM)
+
+    run.logger.write = interrupted
+    with pytest.raises(SystemExit):
+      train(run)
+  assert [row['gradient_step'] for row in rows(logdir)] == [1, 2, 3]
+  with make_run(tiny(logdir)) as run:
+    assert run.gradient_step == 3
+    train(run)
+  assert losses(logdir) == losses(finished)
+
+
 @pytest.mark.parametrize(
   'change, message',
   [
