@@ -70,7 +70,7 @@ class Agent:
       obs: observations [N, ...] with is_first [N].
       state: what the previous call returned, or None.
       lanes: seed [N] of each lane's episode and its agent step [N].
-      mode: train samples the action, eval takes the distribution's mode.
+      mode: train samples the action, eval takes what `eval_action` says.
 
     Raises:
       ValueError: there is no such mode.
@@ -106,6 +106,13 @@ class Agent:
       mode == 'train',
     )
     return action.numpy(), state
+
+  def fit(self, data: dict[str, np.ndarray]) -> None:
+    """Fixes the units of vector observations, by records [N, ...] of them.
+
+    Before the first gradient step, and never again.
+    """
+    self.model.standardize.fit(data)
 
   def train(self, data: dict[str, np.ndarray], step: int) -> dict[str, float]:
     """One gradient step of model, actor and critics (Algorithm 1).
@@ -144,9 +151,10 @@ class Agent:
     return _fetch(metrics), {k: _mark(v.numpy()) for k, v in videos.items()}
 
   def state(self) -> dict[str, tf.Variable]:
-    """Every variable that learning changes, by name."""
+    """Every variable that learning or the data change, by name."""
     return {
       **self.model.named_variables('model/'),
+      **self.model.standardize.state('model/standardize/'),
       **self.model.optimizer.named_variables('model_opt/'),
       **self.behavior.state(),
     }
@@ -208,7 +216,8 @@ class Agent:
       state, action, embed, obs['is_first'], noise
     )
     dist = self.behavior.actor(self.model.rssm.get_feat(state))
-    action = dist.sample(uniform) if sample else dist.mode()
+    how = 'sample' if sample else self._config.eval_action
+    action = dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
     return action, {**state, 'action': action}
 
   def _report_step(self, data, seed):

@@ -106,6 +106,11 @@ class TruncNormal:
   def mode(self) -> tf.Tensor:
     return tf.clip_by_value(self._mean, -1.0, 1.0)
 
+  def mean(self) -> tf.Tensor:
+    """Expected value, which lies nearer to 0 than the mode."""
+    shift = (_pdf(self._a) - _pdf(self._b)) / self._mass
+    return tf.clip_by_value(self._mean + self._std * shift, -1.0, 1.0)
+
   def log_prob(self, value: tf.Tensor) -> tf.Tensor:
     """Sum over the last axis of log p(value); value within [-1, 1]."""
     z = (value - self._mean) / self._std

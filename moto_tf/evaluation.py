@@ -24,7 +24,7 @@ class Policy:
   """
 
   def __init__(self, agent, mode: str = 'eval', seed: int = 0):
-    """Args: mode eval takes the distribution's mode, train samples."""
+    """Args: mode eval acts as in evaluation, train samples."""
     self._agent = agent
     self._mode = mode
     self._seed = seed
@@ -89,7 +89,7 @@ def load_policy(
   Needs neither the simulator nor the data.
 
   Args:
-    mode: eval takes the mode of the action distribution, train samples.
+    mode: eval acts as in evaluation (`eval_action`), train samples.
   """
   agent, _, _ = load_agent(logdir, checkpoint)
   return Policy(agent, mode, seed)
@@ -141,7 +141,7 @@ def spaces_from_meta(meta: dict) -> tuple[dict, gymnasium.spaces.Box]:
 
 
 def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
-  """Rolls out the mode of the policy; episode i has the seed `seed` + i.
+  """Rolls out the policy without exploration; episode i has the seed `seed` + i.
 
   Args:
     driver: Driver of the environments.

@@ -179,6 +179,11 @@ class Replay:
       'successes': sum(e.success for e in both.episodes),
     }
 
+  def records(self, key: str) -> np.ndarray:
+    """All records [N, ...] of an observation that are held."""
+    episodes = self._contents.both.episodes
+    return np.concatenate([e.arrays[key] for e in episodes])
+
   def add(self, episode: dict[str, np.ndarray], name: str) -> Path:
     """Writes an online episode to disk, then holds it in memory.
 

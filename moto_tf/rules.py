@@ -149,6 +149,7 @@ RULES = {
   'precision': _one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
   'env_workers': _one_of('process', 'none'),
   'behavior': _one_of('moto', 'dreamer'),
+  'eval_action': _one_of('mean', 'mode', 'sample'),
   'penalty': _one_of('logit_std', 'log_prob_std', 'prob_distance'),
   r'.+\.act': _one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
   r'.+\.norm': _one_of('none', 'layer'),

@@ -109,9 +109,15 @@ class Run:
   # The steps of Algorithm 1.
 
   def prefill(self) -> None:
-    """Collects random episodes if there are no demonstrations to start on."""
+    """Collects random episodes if there are no demonstrations to start on.
+
+    What is there before the first gradient step sets the units of vectors.
+    """
     while self.episode < self._prefill:
       self._collect(self._random_policy)
+    if not self.gradient_step:
+      keys = self.agent.model.standardize.keys
+      self.agent.fit({k: self.replay.records(k) for k in keys})
 
   def offline_steps(self) -> Iterator[int]:
     """The gradient steps of pre-training that are still to do."""

@@ -6,6 +6,7 @@ from . import dists, nets
 from .layers import Layers, Module
 from .optimizer import Optimizer
 from .rssm import EnsembleRSSM, kl_loss
+from .standardize import Standardize
 from .tfutils import gumbel, split, swap, uniform
 
 
@@ -19,6 +20,8 @@ class WorldModel(Module):
     self.rssm = EnsembleRSSM(layers, self.encoder.size, action, config.rssm)
     feat = self.rssm.feat
     self.decoder = nets.Decoder(layers, feat, shapes, config.decoder)
+    vectors = {*self.encoder.mlp_keys, *self.decoder.mlp_keys}
+    self.standardize = Standardize({k: shapes[k] for k in sorted(vectors)})
     head = config.reward_head
     self.reward = nets.MLP(layers, feat, head.layers, 1, head.act, head.norm)
     if config.pred_discount:
@@ -38,11 +41,11 @@ class WorldModel(Module):
     return self._opt
 
   def preprocess(self, data: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Images to [-0.5, 0.5], everything else to float32."""
+    """Images to [-0.5, 0.5], observed vectors standardised, all as floats."""
     return {
       k: tf.cast(v, self._dtype) / 255 - 0.5
       if v.dtype == tf.uint8
-      else tf.cast(v, tf.float32)
+      else self.standardize(k, v)
       for k, v in data.items()
     }
 

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_probability as tfp
 from helpers import SPACES, make_agent, make_batch, randomize, tiny_config
 
 from moto_tf.checkpoint import CheckpointError
 from moto_tf.world_model import CONTEXT
+
+tfd = tfp.distributions
 
 PRESETS = {
   'moto': {'behavior': 'moto'},
@@ -340,13 +343,30 @@ def test_a_lane_acts_the_same_in_any_company(mode):
     assert np.abs(other[:, 0] - every[:, 0]).min() > 1e-6
 
 
-def test_train_mode_explores_and_eval_mode_takes_the_mode():
+@pytest.mark.parametrize('eval_action', ['mean', 'mode', 'sample'])
+def test_eval_mode_takes_what_the_config_says(eval_action):
+  agent, _ = make(eval_action=eval_action)
+  randomize(agent)
+  obs, lanes = make_obs(4, 0, True), (np.arange(4), np.zeros(4, int))
+  action, state = agent.policy(obs, None, lanes, 'eval')
+  out = agent.behavior.actor.mlp(agent.model.rssm.get_feat(state))
+  loc, std = np.tanh(out[:, :2]), 2 / (1 + np.exp(-out[:, 2:] / 2)) + 0.1
+  dist = tfd.TruncatedNormal(loc, std, -1.0, 1.0)
+  if eval_action == 'sample':
+    wanted, _ = agent.policy(obs, None, lanes)
+    assert np.abs(action - dist.mean()).min() > 1e-6
+  else:
+    wanted = {'mean': dist.mean(), 'mode': loc}[eval_action]
+  np.testing.assert_allclose(action, wanted, atol=1e-5)
+
+
+def test_train_mode_explores_and_eval_mode_takes_the_mean():
   agent, _ = make()
   randomize(agent)
   obs, lanes = make_obs(4, 0, True), (np.arange(4), np.zeros(4, int))
   feat = lambda state: agent.model.rssm.get_feat(state)
   action, state = agent.policy(obs, None, lanes, 'eval')
-  mean = np.tanh(agent.behavior.actor.mlp(feat(state))[:, :2])
+  mean = agent.behavior.actor(feat(state)).mean()
   np.testing.assert_allclose(action, mean, atol=1e-5)
   np.testing.assert_array_equal(state['action'], action)
   again, _ = agent.policy(obs, None, lanes, 'eval')

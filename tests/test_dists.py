@@ -195,7 +195,7 @@ def test_trunc_normal_density_integrates_to_one():
   np.testing.assert_allclose(mass, 1, atol=1e-3)
 
 
-def test_trunc_normal_entropy_and_mode_match_tfp():
+def test_trunc_normal_entropy_mode_and_mean_match_tfp():
   mean, std = grid()
   dist = dists.TruncNormal(mean[:, None], std[:, None])
   expected = reference(mean, std)
@@ -203,6 +203,7 @@ def test_trunc_normal_entropy_and_mode_match_tfp():
     dist.entropy(), expected.entropy(), rtol=1e-4, atol=1e-4
   )
   np.testing.assert_allclose(dist.mode()[:, 0], expected.mode(), atol=1e-6)
+  np.testing.assert_allclose(dist.mean()[:, 0], expected.mean(), atol=2e-5)
 
 
 def test_trunc_normal_gradients_match_tfp():
