@@ -150,7 +150,7 @@ RULES = {
   'env_workers': _one_of('process', 'none'),
   'behavior': _one_of('moto', 'dreamer'),
   'eval_action': _one_of('mean', 'mode', 'sample'),
-  'penalty': _one_of('logit_std', 'log_prob_std', 'prob_distance'),
+  'penalty': _one_of('prob_distance', 'logit_std', 'log_prob_std'),
   r'.+\.act': _one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
   r'.+\.norm': _one_of('none', 'layer'),
   r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),

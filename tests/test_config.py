@@ -217,7 +217,7 @@ def test_wrong_types(key, value, expected):
   [
     ('precision', 'float16', 'one of auto, float32'),
     ('behavior', 'sac', 'one of moto, dreamer'),
-    ('penalty', 'std', 'one of logit_std'),
+    ('penalty', 'std', 'one of prob_distance'),
     ('env_workers', 'thread', 'one of process, none'),
     ('rssm.norm', 'batch', 'one of none, layer'),
     ('critic.act', 'elo', 'one of elu'),

@@ -128,37 +128,50 @@ def test_penalty_when_members_agree(name):
   assert np.all(np.isfinite(tape.gradient(u, logits)))
 
 
-def plain_std(logits):
-  """`logit_std`, to be differentiated by TensorFlow."""
-  log_probs = tf.nn.log_softmax(logits)
-  var = tf.math.reduce_variance(log_probs, 0)
-  return tf.reduce_mean(tf.sqrt(var + moto.TINY), [-2, -1])
+def plain_penalty(name):
+  """A statistic to be differentiated by TensorFlow."""
+
+  def logit_std(logits):
+    var = tf.math.reduce_variance(tf.nn.log_softmax(logits), 0)
+    return tf.reduce_mean(tf.sqrt(var + moto.TINY), [-2, -1])
+
+  def prob_distance(logits):
+    probs = tf.nn.softmax(logits)
+    square = (probs - tf.reduce_mean(probs, 0)) ** 2
+    distance = tf.sqrt(tf.reduce_sum(square, [-2, -1]) + moto.TINY)
+    return tf.reduce_mean(distance, 0)
+
+  return {'logit_std': logit_std, 'prob_distance': prob_distance}[name]
 
 
-def logit_std(logits):
-  return moto.logit_std(logits, tf.zeros(logits.shape[1:]))
+def own_penalty(name):
+  zeros = lambda logits: tf.zeros(logits.shape[1:])
+  return lambda logits: moto.PENALTIES[name](logits, zeros(logits))
 
 
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('members', [1, 2, 7])
-def test_gradient_of_logit_std(members, mode):
+@pytest.mark.parametrize('name', ['logit_std', 'prob_distance'])
+def test_gradient_of_penalty(name, members, mode):
   rng = np.random.default_rng(4)
   for spread in (5, 0.1):
     common = rng.normal(0, 3, (1, 2, 3, 4, 5))
     logits = common + rng.normal(0, spread, (members, 2, 3, 4, 5))
     inputs = [logits.astype(np.float32)]
-    results = evaluate(logit_std, inputs, mode=mode)
+    results = evaluate(own_penalty(name), inputs, mode=mode)
     # In float32 the slope is known as well as the members differ.
     tolerance = 1e-5 if spread == 5 else 1e-3
-    assert_near(results, evaluate(plain_std, inputs), tolerance)
+    plain = evaluate(plain_penalty(name), inputs)
+    assert_near(results, plain, tolerance)
     assert results[1].any() == (members > 1)
 
 
 @pytest.mark.parametrize('members', [1, 2, 4])
-def test_logit_std_when_members_agree(members):
-  """Exactly, as the mean over a power of two is exact."""
+@pytest.mark.parametrize('name', ['logit_std', 'prob_distance'])
+def test_penalty_is_exact_when_members_agree(name, members):
+  """As the mean over a power of two is exact."""
   one = np.random.default_rng(5).normal(size=(1, 3, 4, 5)).astype(np.float32)
-  value, grad = evaluate(logit_std, [np.repeat(one, members, 0)])
+  value, grad = evaluate(own_penalty(name), [np.repeat(one, members, 0)])
   np.testing.assert_allclose(value, np.sqrt(moto.TINY), rtol=1e-3)
   assert not grad.any()
 

@@ -221,16 +221,34 @@ def log_prob_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
 def prob_distance(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
   """Mean over members of the L2 distance of p_i from the members' mean."""
   del stoch
+  return _prob_distance(logits)
+
+
+@custom_gradient
+def _prob_distance(logits):
+  """With its gradient, as `_logit_std`.
+
+  With c_i = p_i - mean_j p_j and n_i = c_i / |c_i|,
+  du / dp_i = (n_i - mean_j n_j) / M, and dx = p * (dp - sum_c p * dp).
+  """
+  members = logits.shape[0]
   probs = tf.nn.softmax(logits)
-  diff = probs - tf.reduce_mean(probs, 0, keepdims=True)
-  square = tf.reduce_sum(diff**2, [-2, -1])
-  return tf.reduce_mean(tf.sqrt(square + TINY), 0)
+  centered = probs - tf.reduce_mean(probs, 0)
+  square = tf.reduce_sum(centered**2, [-2, -1], keepdims=True)
+  distance = tf.sqrt(square + TINY)
+
+  def grad(du):
+    slope = centered / distance
+    slope = (slope - tf.reduce_mean(slope, 0)) * (du[..., None, None] / members)
+    return probs * (slope - tf.reduce_sum(probs * slope, -1, keepdims=True))
+
+  return tf.reduce_mean(distance[..., 0, 0], 0), grad
 
 
 PENALTIES = {
+  'prob_distance': prob_distance,
   'logit_std': logit_std,
   'log_prob_std': log_prob_std,
-  'prob_distance': prob_distance,
 }
 
 # Keeps the gradient of a square root finite where all members agree.
