@@ -141,7 +141,7 @@ def spaces_from_meta(meta: dict) -> tuple[dict, gymnasium.spaces.Box]:
 
 
 def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
-  """Rolls out the policy without exploration; episode i has the seed `seed` + i.
+  """Rolls the policy out by `eval_action`; episode i has the seed `seed` + i.
 
   Args:
     driver: Driver of the environments.
