@@ -98,8 +98,8 @@ def test_command_line(tmp_path):
   command += ['--tasks', 'kitchen']
   done = subprocess.run(command, env=env, capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr.startswith('Error: No runs to plot below')
-  assert '16 directories' in done.stderr and '--tasks' in done.stderr
+  assert done.stderr.startswith('Error: No runs below')
+  assert 'of 16 runs' in done.stderr and '--tasks' in done.stderr
 
 
 def test_figure(tmp_path):
@@ -348,7 +348,7 @@ def test_unfinished_seed_is_named(tmp_path, capsys):
 def test_errors(tmp_path, capsys):
   with pytest.raises(curves.PlotError, match='nothing is not a directory'):
     curves.find_runs([tmp_path / 'nothing'])
-  with pytest.raises(curves.PlotError, match='0 directories hold'):
+  with pytest.raises(curves.PlotError, match='of 0 runs'):
     curves.find_runs([tmp_path])
   run = one_run(tmp_path, [row(1, eval_success=0.5)])
   with pytest.raises(curves.PlotError, match='hold .*eval/success'):
