@@ -2,10 +2,12 @@
 
 Runs are found by their metrics.jsonl and config.yaml. Their layout is
 <task>/<method>/<seed>; task and seed are read from the configuration, the
-method is the name of the directory above the seed.
+method is the name of the directory above the seed. The JSON files that
+scripts/export.py makes of them are runs too.
 """
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -29,6 +31,9 @@ INTERVALS = {
 
 POINTS = 200
 
+# Of the files of scripts/export.py.
+FORMAT = 1
+
 
 class PlotError(ValueError):
   """There is nothing to draw; the message says why and what to do."""
@@ -43,28 +48,34 @@ class Run:
   method: str
   seed: int
   rows: list[dict]
+  config: dict
 
 
 def find_runs(
-  indirs: Iterable[Path | str], tasks: str = '', methods: str = ''
+  indirs: Iterable[Path | str],
+  tasks: str = '',
+  methods: str = '',
+  exported: bool = True,
 ) -> list[Run]:
   """Read all runs below directories.
 
   Unusable runs and lines are named and skipped. Of runs with the same task,
-  method and seed, the one with most rows is kept.
+  method and seed, the one with most rows is kept, and rather a log directory
+  than a file.
 
   Args:
     indirs: Directories to search.
     tasks: Regular expression; tasks it is not found in are left out.
     methods: The same for methods.
+    exported: Whether files of scripts/export.py count.
 
   Raises:
     PlotError: No such directory, no runs, or a broken regular expression.
   """
   tasks, methods = _pattern('tasks', tasks), _pattern('methods', methods)
   runs, count = {}, 0
-  for path in _run_dirs(indirs):
-    run = load_run(path)
+  for path in _run_paths(indirs, exported):
+    run = load_run(path) if path.is_dir() else load_export(path)
     if run is None:
       continue
     count += 1
@@ -73,7 +84,8 @@ def find_runs(
     key = (run.task, run.method, run.seed)
     other = runs.get(key)
     if other is not None:
-      run, other = sorted((run, other), key=lambda x: -len(x.rows))
+      order = lambda x: (-len(x.rows), x.path.is_file())
+      run, other = sorted((run, other), key=order)
       warn(
         f'{run.path} and {other.path} are both seed {run.seed} of '
         f'{run.method} on {run.task}; the second is skipped.'
@@ -82,9 +94,10 @@ def find_runs(
   if not runs:
     where = ', '.join(str(indir) for indir in indirs)
     raise PlotError(
-      f'No runs to plot below {where}: {count} directories hold config.yaml '
-      'and rows in metrics.jsonl, and none of them passes --tasks and '
-      '--methods.'
+      f'No runs below {where}: of {count} runs, which are directories with '
+      'config.yaml and rows in metrics.jsonl'
+      f'{" or files of scripts/export.py" * exported}, none passes --tasks '
+      'and --methods.'
     )
   return sorted(
     runs.values(), key=lambda run: (run.task, rank(run.method), run.seed)
@@ -109,7 +122,45 @@ def load_run(path: Path) -> Run | None:
     warn(f'{remark}; line skipped.')
   if not rows:
     return warn(f'{path}/metrics.jsonl has no rows, run skipped.')
-  return Run(path, task, _method(path, config), seed, _forget(rows))
+  return Run(path, task, _method(path, config), seed, _forget(rows), config)
+
+
+def load_export(path: Path) -> Run | None:
+  """Read a file of scripts/export.py, whose rows are evaluations and curve.
+
+  Returns:
+    None for another JSON file and, with a warning, for a broken one.
+  """
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    return warn(f'{path} is unreadable, skipped: {error}')
+  if not isinstance(content, dict) or not content.keys() >= {'format', 'curve'}:
+    return None
+  if content['format'] != FORMAT:
+    return warn(
+      f'{path} has format {content["format"]} instead of {FORMAT}, skipped; '
+      'export the run again.'
+    )
+  try:
+    rows = {}
+    for found in content['evaluations']:
+      row = {k: found.get(k) for k in ('env_step', 'agent_step', 'episode')}
+      row |= {'phase': found['phase'], 'time': found.get('seconds')}
+      row |= {f'eval/{k}': _mean(found[k]) for k in ('success', 'return')}
+      rows[found['gradient_step']] = row
+    columns, config = content['curve'], content['config']
+    for values in zip(*columns.values(), strict=True):
+      row = dict(zip(columns, values, strict=True))
+      step = row['gradient_step']
+      offline = step <= config.get('offline_steps', 0)
+      row['phase'] = 'offline' if offline else 'online'
+      rows[step] = row | rows.get(step, {})
+    rows = [{**rows[step], 'gradient_step': step} for step in sorted(rows)]
+    task, method = str(content['task']), str(content['method'])
+    return Run(path, task, method, int(content['seed']), rows, config)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
 
 
 def curve(
@@ -248,20 +299,26 @@ def aggregate_all(
   return results
 
 
-def _run_dirs(indirs):
-  """Directories that hold a metrics.jsonl, each once, in order of name."""
+def _run_paths(indirs, exported):
+  """Directories with a metrics.jsonl and JSON files, each once, by name."""
   found = {}
   for indir in indirs:
     if not Path(indir).is_dir():
       raise PlotError(f'--indir {indir} is not a directory.')
     for parent, dirs, files in os.walk(indir):
       dirs.sort()
+      paths = []
       if 'metrics.jsonl' in files:
         dirs.clear()
         if 'config.yaml' in files:
-          found.setdefault(Path(parent).resolve(), Path(parent))
+          paths = [Path(parent)]
         else:
           warn(f'{parent} has metrics.jsonl but no config.yaml, skipped.')
+      elif exported:
+        names = sorted(name for name in files if name.endswith('.json'))
+        paths = [Path(parent, name) for name in names]
+      for path in paths:
+        found.setdefault(path.resolve(), path)
   return list(found.values())
 
 
@@ -297,6 +354,12 @@ def _forget(rows):
 
 def _finite(value):
   return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _mean(values):
+  """Mean of a list, or a mean that is one already; None if one is None."""
+  values = values if isinstance(values, list) else [values]
+  return None if None in values else float(np.mean(values))
 
 
 def _smooth(y, count):

@@ -192,7 +192,7 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
   return float(max(0, center - half)), float(min(1, center + half))
 
 
-def write_json(path: Path, values: dict) -> Path:
+def write_json(path: Path, values: dict | list) -> Path:
   """Writes JSON, whole or not at all."""
   from .data.episodes import write_atomic
 

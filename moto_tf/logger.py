@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -70,13 +71,9 @@ class Logger:
     self._rate = when.Rate()
     self._recent = collections.deque(maxlen=EPISODES)
     self._eval = None
-    with _writing(self._logdir):
+    with writing(self._logdir):
       self._logdir.mkdir(parents=True, exist_ok=True)
-    with _writing(self._path):
-      if resume_step is None:
-        _set_aside(self._path)
-      rows = _rewind(self._path, resume_step)
-      self._path.touch()
+    rows = open_rows(self._path, resume_step)
     for row in rows:
       self._observe(row)
     self._start = time.time() - (rows[-1].get('time', 0) if rows else 0)
@@ -140,7 +137,7 @@ class Logger:
       values['time/steps_per_second'] = self._rate.per_second()
     row = {
       **{k: v if k == 'phase' else int(v) for k, v in counters.items()},
-      'time': round(time.time() - self._start, 3),
+      'time': self.seconds,
       **{k: v if math.isfinite(v) else None for k, v in values.items()},
     }
     broken = [f'{k} ({values[k]})' for k in values if row[k] is None]
@@ -151,8 +148,7 @@ class Logger:
         file=sys.stderr,
         flush=True,
       )
-    with _writing(self._path), self._path.open('a') as file:
-      file.write(json.dumps(row, allow_nan=False) + '\n')
+    append_row(self._path, row)
     self._write_videos(step)
     rest = row.keys() - values.keys() - {'gradient_step', 'phase'}
     scalars = {f'counters/{k}': row[k] for k in sorted(rest)} | values
@@ -163,6 +159,11 @@ class Logger:
     self._observe({'eval/success': row.get('eval/success')})
     print(self._line(row), flush=True)
     return row
+
+  @property
+  def seconds(self) -> float:
+    """Seconds of the run; a continued run counts on from its last row."""
+    return round(time.time() - self._start, 3)
 
   def pause(self) -> contextlib.AbstractContextManager:
     """Context whose time does not count as training, as in evaluation."""
@@ -183,7 +184,7 @@ class Logger:
     for name, (gif, _) in self._videos.items():
       name = f'{name.replace("/", "_")}-{step:08d}.gif'
       path = self._logdir / 'videos' / name
-      with _writing(path):
+      with writing(path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(gif)
 
@@ -249,7 +250,7 @@ class TensorBoard:
     if hparams:
       hparams = {key: _scalar(value) for key, value in hparams.items()}
       summary.MergeFrom(api.hparams_pb(hparams))
-    with _writing(self._path):
+    with writing(self._path):
       if self._file is None:
         self._open()
       self._event(step=step, summary=summary)
@@ -282,8 +283,40 @@ class TensorBoard:
     self._records.write(event.SerializeToString())
 
 
+def open_rows(path: Path, resume_step: int | None) -> list[dict]:
+  """Make a file of rows ready to be appended to; the rows that it holds.
+
+  Args:
+    path: File of JSON lines with a gradient_step, created if missing.
+    resume_step: See `Logger`: rows beyond it are dropped, and without one an
+      older file is moved aside.
+
+  Raises:
+    LoggerError: The file cannot be written.
+  """
+  with writing(path):
+    if resume_step is None and path.exists() and path.stat().st_size:
+      other = set_aside(path)
+      print(
+        f'{path} is of an earlier run without checkpoint: now {other.name}.'
+      )
+    rows = _rewind(path, resume_step)
+    path.touch()
+  return rows
+
+
+def append_row(path: Path, row: Mapping) -> None:
+  """Append a row as one line of JSON.
+
+  Raises:
+    LoggerError: The file cannot be written.
+  """
+  with writing(path), path.open('a') as file:
+    file.write(json.dumps(row, allow_nan=False) + '\n')
+
+
 def read_rows(path: Path) -> tuple[list[dict], list[str]]:
-  """Rows of a metrics.jsonl, and a remark on each line that is not a row.
+  """Rows of JSON lines, and a remark on each line that is not a row.
 
   Raises:
     OSError: The file cannot be read.
@@ -300,7 +333,7 @@ def read_rows(path: Path) -> tuple[list[dict], list[str]]:
     elif number == len(lines):
       remarks.append(f'{path}: the last line is half written')
     else:
-      remarks.append(f'{path}: line {number} is not a row of metrics')
+      remarks.append(f'{path}: line {number} is not a row')
   return rows, remarks
 
 
@@ -324,19 +357,17 @@ def _rewind(path, step):
   return kept
 
 
-def _set_aside(path):
-  """Rename the metrics of an earlier run that left no checkpoint."""
-  if not path.exists() or not path.stat().st_size:
-    return
-  number = 1
-  while (other := path.with_name(f'metrics-old-{number}.jsonl')).exists():
-    number += 1
-  path.rename(other)
-  print(f'{path} is of an earlier run without checkpoint: now {other.name}.')
+def set_aside(path: Path) -> Path:
+  """Rename a file to <name>-old-<number>, and return its new path."""
+  for number in itertools.count(1):
+    other = path.with_name(f'{path.stem}-old-{number}{path.suffix}')
+    if not other.exists():
+      return path.rename(other)
 
 
 @contextlib.contextmanager
-def _writing(path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+  """Context that turns an OSError into a LoggerError with advice."""
   try:
     yield
   except OSError as error:

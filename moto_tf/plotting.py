@@ -1,4 +1,4 @@
-"""Figures of learning curves, with their numbers as JSON."""
+"""Figures of learning curves, with their numbers as JSON and as a table."""
 
 import json
 from collections.abc import Iterable
@@ -32,6 +32,13 @@ LABELS = {
   'gradient_step': 'Gradient steps',
   'episode': 'Episodes',
   'time': 'Seconds',
+}
+# Summaries of `aggregate`.
+COLUMNS = {
+  'offline': 'after offline training',
+  'final': 'final',
+  'best': 'best',
+  'area': 'mean of the curve',
 }
 
 
@@ -86,7 +93,10 @@ def plot(
   xaxis: str = 'env_step',
   smooth: int = 1,
 ) -> list[Path]:
-  """Write <metric>.png for every metric, and results.json; list the files.
+  """Write <metric>.png for every metric, results.json and table.md.
+
+  Returns:
+    The files that were written.
 
   Raises:
     PlotError: Nothing to draw, or the output directory cannot be written.
@@ -109,11 +119,44 @@ def plot(
     for metric, panels in results.items():
       paths.append(outdir / f'{metric.replace("/", "_")}.png')
       figure(panels, metric, xaxis).savefig(paths[-1], dpi=160)
+    paths.append(outdir / 'table.md')
+    paths[-1].write_text(table(results, xaxis))
   except OSError as error:
     raise PlotError(
       f'Cannot write to --outdir {outdir}: {error.strerror or error}.'
     ) from error
   return paths
+
+
+def table(results: dict, xaxis: str = 'env_step') -> str:
+  """Markdown of results[metric][task][method], a table per metric."""
+  parts = [
+    'Mean over the seeds, and in brackets its 95% bootstrap interval (minimum '
+    'to maximum with two seeds). The final value is the last one that all '
+    'seeds have, the best one the highest of each seed, the mean one over '
+    f'{LABELS.get(xaxis, xaxis).lower()}.'
+  ]
+  for metric, panels in results.items():
+    form = '.2f' if metric.endswith('/success') else '.4g'
+    heads = ('task', 'method', 'seeds', *COLUMNS.values())
+    rows = [heads, ['---', '---', *['---:'] * (len(heads) - 2)]]
+    for task, panel in panels.items():
+      for method, found in panel.items():
+        cells = [_cell(found[name], form) for name in COLUMNS]
+        rows.append([task, method, str(len(found['seeds'])), *cells])
+    lines = [f'| {" | ".join(row)} |' for row in rows]
+    parts.append(f'## {LABELS.get(metric, metric)}\n\n' + '\n'.join(lines))
+  return '\n\n'.join(parts) + '\n'
+
+
+def _cell(summary, form):
+  """Mean and interval, as far as there are any."""
+  if summary is None:
+    return '-'
+  text = format(summary['mean'], form)
+  if summary['low'] is not None:
+    text += f' [{summary["low"]:{form}}, {summary["high"]:{form}}]'
+  return text
 
 
 def _draw(ax, result, index):

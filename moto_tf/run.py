@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import envs, evaluation, images
+from . import envs, evaluation, images, results
 from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
@@ -90,14 +90,12 @@ class Run:
       config.save(self.logdir / 'config.yaml')
       self._prefetcher = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self._prefetcher.close)
+      resumed = self.gradient_step if loaded else None
       self.logger = Logger(
-        self.logdir,
-        str(config),
-        config.flat,
-        self.gradient_step if loaded else None,
-        self.total,
+        self.logdir, str(config), config.flat, resumed, self.total
       )
       stack.callback(self.logger.close)
+      self._records = results.Records(self.logdir, config, resumed)
       self._stack = stack.pop_all()
     self._saved = self._logged = self._position() if loaded else None
     every = lambda period: Every(period, self.gradient_step)
@@ -168,7 +166,7 @@ class Run:
     if evaluate or report:
       with self.logger.pause():
         if evaluate:
-          self._evaluate()
+          self._evaluate(phase)
         if report:
           self._report(batch)
     save = self._should_save(self.gradient_step) or ends
@@ -294,7 +292,7 @@ class Run:
     ]
     return np.array(actions, np.float32), state
 
-  def _evaluate(self):
+  def _evaluate(self, phase):
     if self._eval_driver is None:
       self._eval_driver = Driver(
         self._make_env, self.config.envs, self.config.env_workers
@@ -305,6 +303,8 @@ class Run:
     )
     keys = ('success', 'return', 'length')
     self.logger.add({k: summary[k] for k in keys}, 'eval')
+    counters = {**self._counters(), 'phase': phase}
+    self._records.evaluated(counters, self.logger.seconds, summary)
     for key in self.agent.model.decoder.cnn_keys:
       videos = [e[key] for e in rollouts[:6]]
       self.logger.video(f'policy/{key}', images.side_by_side(videos, 3))

@@ -1,9 +1,10 @@
-"""Draw learning curves of many runs, and write their numbers as JSON.
+"""Draw learning curves of many runs, and write their numbers and a table.
 
   python scripts/plot.py --indir runs --outdir figures --tasks 'door|drawer'
 
-Runs lie in <task>/<method>/<seed>. Every metric becomes a figure with a panel
-per task and a line per method: the mean over seeds.
+Runs lie in <task>/<method>/<seed>, or are files of scripts/export.py. Every
+metric becomes a figure with a panel per task and a line per method: the mean
+over seeds.
 """
 
 import argparse

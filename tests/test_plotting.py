@@ -86,7 +86,8 @@ def test_command_line(tmp_path):
   assert done.returncode == 0, done.stderr
   assert done.stderr == ''
   names = {path.name for path in (tmp_path / 'out').iterdir()}
-  assert names == {'results.json', 'eval_success.png', 'eval_return.png'}
+  figures = {'eval_success.png', 'eval_return.png'}
+  assert names == {'results.json', 'table.md', *figures}
   results = json.loads((tmp_path / 'out' / 'results.json').read_text())
   assert results['xaxis'] == 'env_step'
   panel = results['results']['eval/success']['metaworld_hammer']
@@ -98,8 +99,8 @@ def test_command_line(tmp_path):
   command += ['--tasks', 'kitchen']
   done = subprocess.run(command, env=env, capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr.startswith('Error: No runs to plot below')
-  assert '16 directories' in done.stderr and '--tasks' in done.stderr
+  assert done.stderr.startswith('Error: No runs below')
+  assert 'of 16 runs' in done.stderr and '--tasks' in done.stderr
 
 
 def test_figure(tmp_path):
@@ -129,6 +130,30 @@ def test_figure(tmp_path):
     'after offline training',
     '95% bootstrap interval',
     'minimum to maximum (2 seeds)',
+  ]
+
+
+def test_table(tmp_path):
+  for seed, values in enumerate([(0.1, 0.9, 0.7), (0.3, 0.5, 0.5)]):
+    rows = [row(x, eval_success=y) for x, y in zip((1000, 1010, 1020), values)]
+    write_run(tmp_path / 'door' / 'moto' / str(seed), rows)
+  rows = [row(1010, eval_success=0.25, eval_return=1234.5678)]
+  write_run(tmp_path / 'door' / 'mine' / '0', rows)
+  path = plotting.plot([tmp_path], tmp_path)[-1]
+  intro, first, one, second, two = path.read_text().split('\n\n')
+  assert '95% bootstrap interval' in intro and 'environment steps' in intro
+  assert first == '## Success rate (evaluation)'
+  assert second == '## Return (evaluation)'
+  head, rule, *lines = one.splitlines()
+  assert head.startswith('| task | method | seeds | after offline training |')
+  assert head.count('|') == rule.count('|') == 8
+  # Two seeds: means with lowest and highest. One: no interval.
+  cells = '| 0.20 [0.10, 0.30] | 0.60 [0.50, 0.70] | 0.70 [0.50, 0.90] |'
+  assert lines[0].startswith(f'| metaworld_door-open | moto | 2 {cells} 0.')
+  cells = '| - | 0.25 | 0.25 | 0.25 |'
+  assert lines[1:] == [f'| metaworld_door-open | mine | 1 {cells}']
+  assert two.splitlines()[2:] == [
+    '| metaworld_door-open | mine | 1 | - | 1235 | 1235 | 1235 |'
   ]
 
 
@@ -231,7 +256,11 @@ def test_no_offline_phase(tmp_path):
   found = curves.aggregate([one_run(tmp_path, rows)], 'eval/success')
   assert found['online_start'] is None and found['offline'] is None
   paths = plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'])
-  assert len(paths) == 2
+  assert [path.name for path in paths] == [
+    'results.json',
+    'eval_success.png',
+    'table.md',
+  ]
 
 
 def test_repeated_rows(tmp_path):
@@ -348,7 +377,7 @@ def test_unfinished_seed_is_named(tmp_path, capsys):
 def test_errors(tmp_path, capsys):
   with pytest.raises(curves.PlotError, match='nothing is not a directory'):
     curves.find_runs([tmp_path / 'nothing'])
-  with pytest.raises(curves.PlotError, match='0 directories hold'):
+  with pytest.raises(curves.PlotError, match='of 0 runs'):
     curves.find_runs([tmp_path])
   run = one_run(tmp_path, [row(1, eval_success=0.5)])
   with pytest.raises(curves.PlotError, match='hold .*eval/success'):
