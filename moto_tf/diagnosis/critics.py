@@ -63,7 +63,7 @@ def calibrate(agent, config, rollouts: list[dict]) -> tuple[dict, dict]:
 
   Returns:
     Numbers for JSON, and the points [P] they are made of: predicted, real,
-    real_cut, step and success.
+    real_cut, step, left (steps to the end) and success.
   """
   points, states = [], []
   for number, episode in enumerate(rollouts):
@@ -71,7 +71,10 @@ def calibrate(agent, config, rollouts: list[dict]) -> tuple[dict, dict]:
     values = episode_values(agent, config, episode, post)
     count = len(values['real'])
     success = np.full(count, bool(episode['success'].any()))
-    points.append({**values, 'step': np.arange(count), 'success': success})
+    step = np.arange(count)
+    points.append(
+      {**values, 'step': step, 'left': count - step, 'success': success}
+    )
     states.append({k: post[k][:-1] for k in ('deter', 'stoch')})
   points = {k: np.concatenate([x[k] for x in points]) for k in points[0]}
   groups = {
@@ -85,13 +88,14 @@ def calibrate(agent, config, rollouts: list[dict]) -> tuple[dict, dict]:
   }
   numbers = {
     'episodes': len(rollouts),
+    'successes': sum(bool(e['success'].any()) for e in rollouts),
     'discount': config.discount,
     **{name: _compare(group) for name, group in groups.items()},
     'steps': {k: _by_step(groups[k]) for k in ('successful', 'failed')},
     'penalty': None,
   }
   if hasattr(agent.behavior, 'disagreement'):
-    numbers['penalty'] = _penalty_level(agent, config, states)
+    numbers['penalty'] = _penalty_level(agent, config, states, points['left'])
   return numbers, points
 
 
@@ -99,15 +103,17 @@ def describe_calibration(numbers: dict) -> str:
   """The sentences that belong to the figure."""
   found = numbers['all']
   text = (
+    f'{numbers["episodes"]} episodes, {numbers["successes"]} successful: '
     f'Pearson {show(found["pearson"])}, Spearman {show(found["spearman"])}, '
-    f'mean error {found["error"]:+.1f}; up to the time limit alone '
-    f'{found["error_cut"]:+.1f}.'
+    f'mean error {found["error"]:+.1f} ({found["error_cut"]:+.1f} against '
+    'rewards up to the time limit alone).'
   )
   if penalty := numbers['penalty']:
     text += (
-      '\nThe penalty explains -alpha * disagreement / (1 - gamma) = '
+      '\nThe penalty, -alpha * disagreement / (1 - gamma) = '
       f'-{penalty["alpha"]:g} * {penalty["disagreement"]:.3f} / '
-      f'{1 - numbers["discount"]:.2g} = {-penalty["level"]:.1f}.'
+      f'{1 - numbers["discount"]:.2g} = {penalty["level"]:.1f}, explains a '
+      f'mean error of {penalty["error"]:+.1f}.'
     )
   return text
 
@@ -147,8 +153,13 @@ def _by_step(points):
   }
 
 
-def _penalty_level(agent, config, states):
-  """What a constant penalty as large as in training takes off the values."""
+def _penalty_level(agent, config, states, left):
+  """What the penalty of imagined steps takes off the values, on average.
+
+  A constant u would take alpha * u / (1 - gamma) off all of them. Real returns
+  go on with a value that it has lowered, too, so that of their distance it
+  explains the part up to there: 1 - gamma^(T - i) of it.
+  """
   states = {k: tf.concat([x[k] for x in states], 0) for k in states[0]}
   count = states['deter'].shape[0]
   order = np.random.default_rng(SEED).permutation(count)[:STATES]
@@ -157,8 +168,10 @@ def _penalty_level(agent, config, states):
     agent.behavior.actor, start, config.horizon, fixed_seed(3)
   )
   mean = float(tf.reduce_mean(agent.behavior.disagreement(seq)))
+  level = -config.alpha * mean / (1 - config.discount)
   return {
     'alpha': config.alpha,
     'disagreement': mean,
-    'level': config.alpha * mean / (1 - config.discount),
+    'level': level,
+    'error': level * float(np.mean(1 - config.discount**left)),
   }

@@ -148,8 +148,9 @@ def measure_penalty(agent, config, directory: Path, steps: int = STEPS) -> dict:
     Numbers for JSON: `statistics` by name and kind with mean, std and rise
     (over recorded, relative) at every step; `errors` by observation with mean
     of the model and of the posterior, which sees the observation, at every
-    step, and the rank correlations of error and each statistic, over all
-    states and steps and as the mean over steps of that over states.
+    step, and the rank correlations of each statistic: `spearman` with the
+    error over all states and steps, `spearman_at_step` the mean over steps of
+    that over states, `spearman_excess` with the error beyond the posterior's.
 
   Raises:
     DiagnosisError: no episode can be used, or all are too short.
@@ -217,9 +218,13 @@ def penalty_table(numbers: dict) -> str:
       f'{np.mean(found["posterior"]):.4f}; rank correlation with'
     )
     for name in PENALTIES:
+      whole, at_step, excess = (
+        show(found[f'spearman{kind}'][name])
+        for kind in ('', '_at_step', '_excess')
+      )
       lines.append(
-        f'  {name:<24}{show(found["spearman"][name]):>6} over states and '
-        f'steps, {show(found["spearman_at_step"][name])} at equal steps'
+        f'  {name:<24}{whole:>6} over states and steps, {at_step} at equal '
+        f'steps, {excess} beyond the error of the posterior'
       )
   return '\n'.join(lines)
 
@@ -244,24 +249,35 @@ def _model_errors(agent, records, posts, starts, feats, disagreement):
       target = {key: tf.convert_to_tensor(records[key][starts + k])}
       target = model.preprocess(target)[key]
       errors.setdefault(key, []).append(_squared_error(predicted, target))
-      floor = _squared_error(seen[key], target).mean()
-      floors.setdefault(key, []).append(float(floor))
+      floors.setdefault(key, []).append(_squared_error(seen[key], target))
   result = {}
-  for key, error in errors.items():
-    error = np.stack(error)
-    pooled, at_step = {}, {}
-    for name, values in disagreement.items():
-      pooled[name] = spearman(values.ravel(), error.ravel())
-      pairs = [spearman(u, e) for u, e in zip(values, error, strict=True)]
-      pairs = [x for x in pairs if x is not None]
-      at_step[name] = float(np.mean(pairs)) if pairs else None
+  for key in errors:
+    error, floor = np.stack(errors[key]), np.stack(floors[key])
+    ranks = {
+      name: _ranks(values, error, floor)
+      for name, values in disagreement.items()
+    }
     result[key] = {
       'mean': error.mean(1).tolist(),
-      'posterior': floors[key],
-      'spearman': pooled,
-      'spearman_at_step': at_step,
+      'posterior': floor.mean(1).tolist(),
+      **{
+        kind: {name: ranks[name][kind] for name in ranks}
+        for kind in ('spearman', 'spearman_at_step', 'spearman_excess')
+      },
     }
   return result
+
+
+def _ranks(disagreement, error, floor):
+  """Rank correlations of values [K, N]."""
+  pairs = zip(disagreement, error, strict=True)
+  steps = [x for x in (spearman(u, e) for u, e in pairs) if x is not None]
+  pooled = disagreement.ravel()
+  return {
+    'spearman': spearman(pooled, error.ravel()),
+    'spearman_at_step': float(np.mean(steps)) if steps else None,
+    'spearman_excess': spearman(pooled, (error - floor).ravel()),
+  }
 
 
 def _squared_error(dist, target):
