@@ -76,9 +76,14 @@ def diagnose(args: argparse.Namespace) -> None:
     print(penalty.penalty_table(result['penalty']))
     drawn['penalty'] = figures.penalty(result['penalty'])
   curves = training.training_curves(logdir)
-  if curves:
+  if curves and 'train/imag_disagreement' in curves['curves']:
     result['training'] = curves['phases']
     drawn['disagreement'] = figures.training(curves)
+  else:
+    print(
+      f'No disagreement.png: {logdir / "metrics.jsonl"} has no values of '
+      'train/imag_disagreement.'
+    )
   numbers, points = critics.calibrate(
     agent, config, roll_out(agent, config, args)
   )

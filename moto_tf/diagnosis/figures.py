@@ -101,7 +101,7 @@ def penalty(numbers: dict) -> Figure:
       ax.set_ylim(bottom=0)
       ranks = [
         f'rank correlation with the error of {key}: {show(x["spearman"][name])}'
-        f"\nwith what the posterior's does not explain: "
+        '\nwith its excess over the posterior: '
         f'{show(x["spearman_excess"][name])}'
         for key, x in errors.items()
       ]
