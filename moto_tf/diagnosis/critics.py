@@ -28,6 +28,7 @@ def episode_values(agent, config, episode: dict, post: dict) -> dict:
   Critics know no time limit. Where one has cut the episode, gamma^(T-i) times
   the value of s[T] goes on: for MOTO min_j Q_j(s[T], a) of the action a that
   the policy takes there, for DreamerV2 V(s[T]), which includes reward[T].
+  Close to the end this is most of the sum, which then agrees by itself.
 
   Args:
     episode: arrays [T + 1, ...].

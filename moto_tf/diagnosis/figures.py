@@ -174,7 +174,7 @@ def training(found: dict) -> Figure:
         ax.set_yticks(np.linspace(0, 1, 6))
       ax.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=''))
       mark_online(ax, starts)
-      if len(metrics) > 1:
+      if len(metrics) > 1 and ax.get_legend_handles_labels()[0]:
         place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.08)}
         ax.legend(ncols=2, **place, **SMALL)
     fig.supxlabel(LABELS['gradient_step'], fontsize=10)

@@ -105,7 +105,7 @@ def imagine(
       action      a[0]    a[1]                  u[k] is of s[k], a[k] (Eq. 2)
 
   Members and noise are the same in every call, so that kinds of actions
-  differ by nothing else.
+  differ by nothing else. They are drawn as in WorldModel.imagine.
 
   Args:
     start: deter and stoch [N, ...].
@@ -119,7 +119,7 @@ def imagine(
   member_seed, stoch_seed, action_seed = split(fixed_seed(3), 3)
   members = rssm.draw_members(steps, member_seed)
   noise = gumbel([steps, count, *rssm.shape], stoch_seed)
-  shape = [steps, count, agent.act_space.shape[0]]
+  shape = [steps + 1, count, agent.act_space.shape[0]]
   action_noise = uniform(shape, action_seed)
   weights = rssm.weights()
   state, feats = dict(start), []
