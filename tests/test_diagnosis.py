@@ -1,5 +1,6 @@
 """Critics against returns, penalty against errors, files of the script."""
 
+import argparse
 import json
 
 import numpy as np
@@ -23,7 +24,7 @@ from moto_tf.diagnosis.common import (
 from moto_tf.evaluation import load_agent
 from moto_tf.run import Run
 from moto_tf.tfutils import gumbel
-from scripts.diagnose import main
+from scripts.diagnose import main, roll_out
 
 GAMMA = 0.99
 STEPS = 3
@@ -442,7 +443,7 @@ def files(directory):
 def test_script_writes_numbers_and_figures(tmp_path, capsys):
   logdir = make_run(tmp_path / 'moto' / '0')
   saved = Checkpoints(logdir / 'checkpoints', 1).load()[0]
-  agent = load_agent(logdir, policy_only=False)[0]
+  agent, config, _ = load_agent(logdir, policy_only=False)
   for key, value in agent.save().items():
     np.testing.assert_array_equal(value, saved[key], key)
   command = ['--logdir', str(logdir), '--episodes', '3']
@@ -457,6 +458,9 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
   result = json.loads(text)
   assert result['task'] == 'gym_Pendulum-v1'
   assert result['critics']['all']['states'] == 3 * 12
+  rollouts = roll_out(agent, config, argparse.Namespace(episodes=3, envs=1))
+  numbers, _ = critics.calibrate(agent, config, rollouts)
+  assert numbers['all'] == pytest.approx(result['critics']['all'], rel=1e-3)
   assert result['penalty']['episodes'] == 2
   assert result['penalty']['states'] == 2 * 3
   assert 'online' in result['training']['train/imag_penalty']
