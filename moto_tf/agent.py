@@ -43,6 +43,7 @@ class Agent:
     )
     encoder, decoder = self.model.encoder, self.model.decoder
     self.obs_space = obs_space
+    self.act_space = act_space
     self.input_keys = [*encoder.cnn_keys, *encoder.mlp_keys]
     self.obs_keys = sorted(
       {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
@@ -103,9 +104,23 @@ class Agent:
       state,
       tf.reshape(noise, [count, *rssm.shape]),
       tf.convert_to_tensor(uniform[:, stoch:]),
-      mode == 'train',
+      mode,
     )
     return action.numpy(), state
+
+  def act(
+    self, feat: tf.Tensor, uniform: tf.Tensor, mode: str = 'train'
+  ) -> tf.Tensor:
+    """Actions [..., A] that `policy` takes in states it has come to know.
+
+    Args:
+      feat: [..., F] of the states.
+      uniform: noise [..., A] within (0, 1), where actions are sampled.
+      mode: as of `policy`.
+    """
+    dist = self.behavior.actor(feat)
+    how = 'sample' if mode == 'train' else self._config.eval_action
+    return dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
 
   def fit(self, data: dict[str, np.ndarray]) -> None:
     """Fixes the units of vector observations, by records [N, ...] of them.
@@ -207,7 +222,7 @@ class Agent:
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
     return self.behavior.train(post, self.model.preprocess(data), seed)
 
-  def _policy_step(self, obs, state, noise, uniform, sample):
+  def _policy_step(self, obs, state, noise, uniform, mode):
     obs = self.model.preprocess(obs)
     embed = self.model.encoder(obs)
     state = dict(state)
@@ -215,9 +230,7 @@ class Agent:
     state = self.model.rssm.obs_step(
       state, action, embed, obs['is_first'], noise
     )
-    dist = self.behavior.actor(self.model.rssm.get_feat(state))
-    how = 'sample' if sample else self._config.eval_action
-    action = dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
+    action = self.act(self.model.rssm.get_feat(state), uniform, mode)
     return action, {**state, 'action': action}
 
   def _report_step(self, data, seed):

@@ -243,7 +243,7 @@ def aggregate(
   values = np.stack([np.interp(every, x, y) for _, x, y in curves])
   grid = every if len(every) <= POINTS else np.linspace(start, end, POINTS)
   drawn = np.stack(
-    [np.interp(grid, x, _smooth(y, smooth)) for _, x, y in curves]
+    [np.interp(grid, x, running_mean(y, smooth)) for _, x, y in curves]
   )
   low, high, kind = interval(drawn)
   before = [
@@ -362,8 +362,8 @@ def _mean(values):
   return None if None in values else float(np.mean(values))
 
 
-def _smooth(y, count):
-  """Mean of every value and up to count - 1 before it."""
+def running_mean(y: np.ndarray, count: int) -> np.ndarray:
+  """Mean of every value [N] and up to count - 1 before it."""
   return np.array(
     [y[max(0, i - count + 1) : i + 1].mean() for i in range(len(y))]
   )

@@ -1,6 +1,8 @@
 """Evaluation of a policy, and loading one from a log directory."""
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
@@ -96,9 +98,16 @@ def load_policy(
 
 
 def load_agent(
-  logdir: str | Path, checkpoint: str | Path | None = None
+  logdir: str | Path,
+  checkpoint: str | Path | None = None,
+  policy_only: bool = True,
 ) -> tuple:
-  """Agent, configuration and checkpoint meta of a run."""
+  """Agent, configuration and checkpoint meta of a run.
+
+  Args:
+    checkpoint: file; by default the newest.
+    policy_only: leaves out critics and optimizers, for acting alone.
+  """
   from .agent import Agent
 
   logdir = Path(logdir).expanduser()
@@ -117,7 +126,7 @@ def load_agent(
     )
   arrays, meta, _ = loaded
   agent = Agent(config, *spaces_from_meta(meta['spaces']))
-  agent.load(arrays, policy_only=True)
+  agent.load(arrays, policy_only)
   return agent, config, meta
 
 
@@ -154,6 +163,24 @@ def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
   seeds = [seed + i for i in range(episodes)]
   rollouts = driver.run(policy, seeds, show)
   return summarise(rollouts, seeds), rollouts
+
+
+def progress(episodes: int) -> Callable[[dict], None]:
+  """A `show` for `evaluate` that keeps one line of progress on the screen."""
+  begin, finished = time.time(), []
+
+  def show(episode):
+    finished.append(bool(episode['success'].any()))
+    done, seconds = len(finished), time.time() - begin
+    left = seconds / done * (episodes - done)
+    print(
+      f'\r{done}/{episodes} episodes, success {sum(finished)}/{done}, '
+      f'{done / seconds:.2f} episodes/s, {left:.0f} s left ',
+      end='',
+      flush=True,
+    )
+
+  return show
 
 
 def summarise(rollouts: list[dict], seeds: list[int]) -> dict:

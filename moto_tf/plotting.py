@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
@@ -52,6 +53,13 @@ STYLE = {
 }
 
 
+def new_figure(width: float, height: float) -> Figure:
+  """An empty figure without pyplot, sizes in inches; draw within STYLE."""
+  fig = Figure((width, height), layout='constrained')
+  backend_agg.FigureCanvasAgg(fig)
+  return fig
+
+
 def figure(panels: dict, metric: str, xaxis: str = 'env_step') -> Figure:
   """Draw one metric, one panel per task and one line per method.
 
@@ -67,9 +75,7 @@ def figure(panels: dict, metric: str, xaxis: str = 'env_step') -> Figure:
   columns = 3 if len(panels) in (5, 6) else columns
   rows = -(-len(panels) // columns)
   with matplotlib.rc_context(STYLE):
-    size = (max(6, 3.4 * columns + 0.6), 2.9 * rows + 1.1)
-    fig = Figure(size, layout='constrained')
-    backend_agg.FigureCanvasAgg(fig)
+    fig = new_figure(max(6, 3.4 * columns + 0.6), 2.9 * rows + 1.1)
     axes = fig.subplots(rows, columns, squeeze=False)
     lines = {}
     for ax, (task, panel) in zip(axes.flat, panels.items()):
@@ -187,6 +193,12 @@ def _decorate(ax, panel, task, metric):
   x = [x for result in panel.values() for x in result['grid']] + list(starts)
   width = max(x) - min(x) or 1
   ax.set_xlim(min(x) - 0.06 * width, max(x) + 0.04 * width)
+  mark_online(ax, starts)
+
+
+def mark_online(ax: Axes, starts: Iterable[float]) -> None:
+  """Lines where online training begins."""
+  starts = list(starts)
   for start in starts:
     ax.axvline(start, color='#777777', lw=1, ls=(0, (4, 2)), zorder=1)
   if starts:

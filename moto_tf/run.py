@@ -214,18 +214,15 @@ class Run:
   def _offline_dir(self):
     """Directory of demonstrations, None without."""
     config = self.config
-    if config.offline_data == 'auto':
-      path = self.logdir.absolute().parent.parent / 'demos'
-      if not path.is_dir():
-        raise ConfigError(
-          f'offline_data is auto, and there is no directory {path}. Record '
-          'demonstrations with: python scripts/collect.py '
-          f'--task {config.task} --outdir {path}; or set --offline_data DIR; '
-          "or learn online only with --offline_data '' --offline_steps 0 "
-          '--prefill_episodes 5.'
-        )
-      return path
-    path = config.path('offline_data')
+    path = offline_dir(config, self.logdir)
+    if config.offline_data == 'auto' and not path.is_dir():
+      raise ConfigError(
+        f'offline_data is auto, and there is no directory {path}. Record '
+        'demonstrations with: python scripts/collect.py '
+        f'--task {config.task} --outdir {path}; or set --offline_data DIR; '
+        "or learn online only with --offline_data '' --offline_steps 0 "
+        '--prefill_episodes 5.'
+      )
     if path is None and not config.prefill_episodes:
       raise ConfigError(
         'offline_data is empty: set --offline_data DIR, or start from random '
@@ -380,6 +377,13 @@ class Run:
       self.save()
     print('Saved. The same command continues the run.', flush=True)
     raise SystemExit(128 + self._signal)
+
+
+def offline_dir(config, logdir: Path) -> Path | None:
+  """Where a run in `logdir` looks for demonstrations, None for none."""
+  if config.offline_data == 'auto':
+    return logdir.absolute().parent.parent / 'demos'
+  return config.path('offline_data')
 
 
 def _episode_seed(seed, episode):

@@ -5,7 +5,6 @@ python scripts/evaluate.py --logdir ~/logdir/drawer/moto/0 --episodes 50
 
 import argparse
 import functools
-import time
 from pathlib import Path
 
 import moto_tf
@@ -39,22 +38,13 @@ def evaluate(args: argparse.Namespace) -> None:
   agent, config, meta = evaluation.load_agent(logdir, args.checkpoint)
   make_env = functools.partial(envs.make_env, config.task, config.env)
   driver = Driver(make_env, min(args.envs, args.episodes), config.env_workers)
-  begin, finished = time.time(), []
-
-  def show(episode):
-    finished.append(bool(episode['success'].any()))
-    done, seconds = len(finished), time.time() - begin
-    left = seconds / done * (args.episodes - done)
-    print(
-      f'\r{done}/{args.episodes} episodes, success {sum(finished)}/{done}, '
-      f'{done / seconds:.2f} episodes/s, {left:.0f} s left ',
-      end='',
-      flush=True,
-    )
-
   try:
     summary, rollouts = evaluation.evaluate(
-      agent, driver, args.episodes, args.seed, show
+      agent,
+      driver,
+      args.episodes,
+      args.seed,
+      evaluation.progress(args.episodes),
     )
   finally:
     driver.close()

@@ -1,0 +1,61 @@
+"""Posterior states of episodes, fixed seeds and correlations."""
+
+import numpy as np
+import tensorflow as tf
+
+from ..tfutils import make_seed
+
+# Fixes all randomness, so that a second diagnosis gives the same numbers.
+SEED = 0
+STATES = 512  # At most, that imagination starts from.
+
+
+class DiagnosisError(ValueError):
+  """Something cannot be diagnosed; the message says what to do."""
+
+
+def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:
+  """Posterior states of a whole episode.
+
+  Args:
+    episode: arrays [T + 1, ...], as Driver.run returns them.
+    number: of the episode, the seed of its sampled latents.
+
+  Returns:
+    deter, stoch, logit and feat, [T + 1, ...].
+  """
+  model = agent.model
+  keys = (*agent.input_keys, 'action', 'is_first')
+  data = {k: tf.convert_to_tensor(episode[k][None]) for k in keys}
+  data = model.preprocess(data)
+  embed, seed = model.encoder(data), fixed_seed(1, number)
+  post = model.rssm.observe(embed, data['action'], data['is_first'], seed)
+  post['feat'] = model.rssm.get_feat(post)
+  return {k: v[0] for k, v in post.items()}
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+  """Correlation of x and y [N]; None where one of them does not vary."""
+  if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+    return None
+  return float(np.corrcoef(x, y)[0, 1])
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float | None:
+  """Correlation of the ranks of x and y [N], equal values sharing theirs."""
+  return pearson(_ranks(x), _ranks(y))
+
+
+def show(correlation: float | None) -> str:
+  """Two decimals, or a dash where there is no correlation."""
+  return '-' if correlation is None else f'{correlation:.2f}'
+
+
+def fixed_seed(*numbers: int) -> tf.Tensor:
+  """Stateless seed [2] of a use, told from others by its numbers."""
+  return tf.convert_to_tensor(make_seed(SEED, *numbers))
+
+
+def _ranks(x):
+  _, index, counts = np.unique(x, return_inverse=True, return_counts=True)
+  return (np.cumsum(counts) - (counts - 1) / 2)[index]

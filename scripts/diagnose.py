@@ -1,0 +1,113 @@
+"""Checks the critics and the penalty of a trained agent.
+
+  python scripts/diagnose.py --logdir ~/logdir/drawer/moto/0
+
+Writes to LOGDIR/diagnosis: q_calibration.png, values against the returns of
+real episodes; penalty.png, disagreement under actions on and off the data;
+disagreement.png, over training; diagnosis.json, all their numbers.
+"""
+
+import argparse
+import functools
+from pathlib import Path
+
+import moto_tf
+from moto_tf import envs, errors, evaluation
+from moto_tf.diagnosis import critics, figures, penalty, training
+from moto_tf.driver import Driver
+
+
+def main(argv: list[str] | None = None):
+  """Run the command line; see the top of this file."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--logdir', type=Path, required=True, help='log directory of the run')
+  add(
+    '--episodes',
+    type=errors.positive,
+    default=20,
+    help='episodes to roll out (default: 20)',
+  )
+  add('--envs', type=errors.positive, default=2, help='parallel (default: 2)')
+  add('--checkpoint', type=Path, help='file; default: the newest')
+  add(
+    '--data',
+    type=Path,
+    help='episodes to imagine from, such as held-out ones; default: the '
+    "run's offline_data",
+  )
+  add('--outdir', type=Path, help='default: LOGDIR/diagnosis')
+  args = parser.parse_args(argv)
+  with moto_tf.explain_errors():
+    diagnose(args)
+
+
+def diagnose(args: argparse.Namespace) -> None:
+  """Measures, prints, and writes numbers and figures."""
+  logdir = args.logdir.expanduser()
+  outdir = (args.outdir or logdir / 'diagnosis').expanduser()
+  agent, config, meta = evaluation.load_agent(logdir, args.checkpoint, False)
+  result = {
+    'task': config.task,
+    'logdir': str(logdir),
+    **meta['counters'],
+    'critics': None,
+    'penalty': None,
+    'training': None,
+  }
+  drawn = {}
+  # Before the rollouts take their time: a frequent mistake.
+  data = penalty.find_data(config, logdir, args.data)
+  if config.rssm.ensemble == 1:
+    print(
+      'No penalty.png: the ensemble has one member, which cannot disagree '
+      'with itself.'
+    )
+  elif data is None:
+    print(
+      'No penalty.png: the run has no offline_data. Name episodes by --data, '
+      f'such as {logdir / "episodes"}.'
+    )
+  else:
+    result['penalty'] = penalty.measure_penalty(agent, config, data)
+    print(f'Imagined from {data}:')
+    print(penalty.penalty_table(result['penalty']))
+    drawn['penalty'] = figures.penalty(result['penalty'])
+  curves = training.training_curves(logdir)
+  if curves and 'train/imag_disagreement' in curves['curves']:
+    result['training'] = curves['phases']
+    drawn['disagreement'] = figures.training(curves)
+  else:
+    print(
+      f'No disagreement.png: {logdir / "metrics.jsonl"} has no values of '
+      'train/imag_disagreement.'
+    )
+  numbers, points = critics.calibrate(
+    agent, config, roll_out(agent, config, args)
+  )
+  result['critics'] = numbers
+  text = critics.describe_calibration(numbers)
+  print(f'\nPredicted against real values: {text}')
+  drawn['q_calibration'] = figures.calibration(points, numbers, text)
+  print(f'Numbers: {evaluation.write_json(outdir / "diagnosis.json", result)}')
+  for name, figure in drawn.items():
+    path = outdir / f'{name}.png'
+    figure.savefig(path, dpi=160)
+    print(f'Figure: {path}')
+
+
+def roll_out(agent, config, args: argparse.Namespace) -> list[dict]:
+  """Episodes of the evaluation policy, those of scripts/evaluate.py."""
+  make_env = functools.partial(envs.make_env, config.task, config.env)
+  driver = Driver(make_env, min(args.envs, args.episodes), config.env_workers)
+  try:
+    show = evaluation.progress(args.episodes)
+    return evaluation.evaluate(agent, driver, args.episodes, show=show)[1]
+  finally:
+    driver.close()
+
+
+if __name__ == '__main__':
+  main()
