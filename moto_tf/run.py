@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import envs, evaluation, images, results
+from . import envs, evaluation, images, logdir, results
 from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
@@ -71,7 +71,7 @@ class Run:
       offline = self._offline_dir()  # First: a frequent mistake.
       loaded = self._checkpoints.load()
       if loaded:
-        _check_changes(self.logdir / 'config.yaml', config, loaded[1])
+        logdir.check_changes(self.logdir / 'config.yaml', config, loaded[1])
       self._driver = Driver(self._make_env, 1, config.env_workers)
       stack.callback(self._driver.close)
       self._eval_driver = None
@@ -214,7 +214,7 @@ class Run:
   def _offline_dir(self):
     """Directory of demonstrations, None without."""
     config = self.config
-    path = offline_dir(config, self.logdir)
+    path = logdir.offline_dir(config, self.logdir)
     if config.offline_data == 'auto' and not path.is_dir():
       raise ConfigError(
         f'offline_data is auto, and there is no directory {path}. Record '
@@ -379,40 +379,7 @@ class Run:
     raise SystemExit(128 + self._signal)
 
 
-def offline_dir(config, logdir: Path) -> Path | None:
-  """Where a run in `logdir` looks for demonstrations, None for none."""
-  if config.offline_data == 'auto':
-    return logdir.absolute().parent.parent / 'demos'
-  return config.path('offline_data')
-
-
 def _episode_seed(seed, episode):
   """Seed of a collected episode, 2,000,000 to 2^31, apart from evaluation."""
   state = np.random.SeedSequence([seed, episode]).generate_state(1)
   return 2_000_000 + int(state[0]) % (2**31 - 2_000_000)
-
-
-def _check_changes(path, config, meta):
-  """Says which settings of a continued run differ; some must not.
-
-  Raises:
-    ConfigError: a setting changed that the run's counters rest on.
-  """
-  if not path.exists():
-    return
-  before, now = Config.load(path).flat, config.flat
-  changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
-  fixed = ['task', 'seed']
-  if meta['phase'] == 'online':
-    fixed += ['offline_steps', 'updates_per_episode']
-  for key in fixed:
-    if key in changed:
-      raise ConfigError(
-        f'{key} was {before[key]} in the run in {path.parent} and cannot '
-        f'become {now[key]} in the middle of it; use --{key} {before[key]}, '
-        'or another --logdir.'
-      )
-  if changed:
-    print(f'Continuing {path.parent} with other settings:')
-  for key in changed:
-    print(f'  {key}: {before.get(key)} -> {now[key]}')
