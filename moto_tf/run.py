@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import envs, evaluation, images, logdir, results
+from . import envs, evaluation, images, results, rundir
 from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
@@ -71,7 +71,7 @@ class Run:
       offline = self._offline_dir()  # First: a frequent mistake.
       loaded = self._checkpoints.load()
       if loaded:
-        logdir.check_changes(self.logdir / 'config.yaml', config, loaded[1])
+        rundir.check_changes(self.logdir / 'config.yaml', config, loaded[1])
       self._driver = Driver(self._make_env, 1, config.env_workers)
       stack.callback(self._driver.close)
       self._eval_driver = None
@@ -214,7 +214,7 @@ class Run:
   def _offline_dir(self):
     """Directory of demonstrations, None without."""
     config = self.config
-    path = logdir.offline_dir(config, self.logdir)
+    path = rundir.offline_dir(config, self.logdir)
     if config.offline_data == 'auto' and not path.is_dir():
       raise ConfigError(
         f'offline_data is auto, and there is no directory {path}. Record '

@@ -8,7 +8,7 @@ import tensorflow as tf
 from .. import curves
 from ..behaviors.moto import PENALTIES
 from ..data import episodes as files
-from ..logdir import offline_dir
+from ..rundir import offline_dir
 from ..tfutils import gumbel, split, uniform
 from .common import (
   SEED,
