@@ -343,7 +343,7 @@ def test_a_second_measurement_gives_the_same_numbers(agent, data):
   json.dumps(numbers, allow_nan=False)
   table = penalty.penalty_table(numbers)
   assert f'{penalty.KINDS[3]:<24}' in table and 'step 3' in table
-  assert 'logit_std (the penalty)' in table and "error of 'image'" in table
+  assert 'prob_distance (the penalty)' in table and "error of 'image'" in table
 
 
 def test_data_that_cannot_be_used(agent, data, tmp_path, capsys):
