@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from moto_tf import run as module
-from moto_tf.checkpoint import CheckpointError
+from moto_tf.checkpoint import CheckpointError, Checkpoints
 from moto_tf.config import ConfigError, make_config
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.gym import wrap_gym
@@ -111,6 +111,18 @@ def test_counters_and_episodes(finished):
   assert [p.name for p in paths] == [f'{i:06d}-8.npz' for i in range(7)]
   assert all(len(load_episode(p)['reward']) == 9 for p in paths)
   assert {'eval/success', 'eval/return', 'time/data_wait_seconds'} <= set(last)
+
+
+def test_units_are_those_of_the_first_data(finished):
+  """Of the random episodes alone, also after twelve steps and four more."""
+  paths = find_episodes(finished / 'episodes')
+  arrays, _, _ = Checkpoints(finished / 'checkpoints', 3).load()
+  states = [load_episode(path)['state'] for path in paths]
+  first, later = np.concatenate(states[:3]), np.concatenate(states)
+  units = {k: arrays[f'model/standardize/{k}/state'] for k in ('mean', 'scale')}
+  np.testing.assert_allclose(units['mean'], first.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(units['scale'], first.std(0), rtol=1e-5)
+  assert np.abs(units['mean'] - later.mean(0)).min() > 1e-3
 
 
 def test_same_seed_same_run(finished, tmp_path):
