@@ -41,7 +41,7 @@ class PlotError(ValueError):
 
 @dataclasses.dataclass
 class Run:
-  """Metrics of one training run."""
+  """Metrics of one training run, and its wall-clock time."""
 
   path: Path
   task: str
@@ -49,6 +49,7 @@ class Run:
   seed: int
   rows: list[dict]
   config: dict
+  seconds: float | None
 
 
 def find_runs(
@@ -122,7 +123,8 @@ def load_run(path: Path) -> Run | None:
     warn(f'{remark}; line skipped.')
   if not rows:
     return warn(f'{path}/metrics.jsonl has no rows, run skipped.')
-  return Run(path, task, _method(path, config), seed, _forget(rows), config)
+  rows, method = _forget(rows), _method(path, config)
+  return Run(path, task, method, seed, rows, config, rows[-1].get('time'))
 
 
 def load_export(path: Path) -> Run | None:
@@ -158,7 +160,8 @@ def load_export(path: Path) -> Run | None:
       rows[step] = row | rows.get(step, {})
     rows = [{**rows[step], 'gradient_step': step} for step in sorted(rows)]
     task, method = str(content['task']), str(content['method'])
-    return Run(path, task, method, int(content['seed']), rows, config)
+    seed, seconds = int(content['seed']), content['wall_clock_seconds']
+    return Run(path, task, method, seed, rows, config, seconds)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
 
@@ -218,9 +221,9 @@ def aggregate(
 
   Returns:
     grid, mean, low, high [N], interval (kind), seeds, runs, online_start (x
-    there), and the summaries offline, final, best and area (mean height of
-    the curve), with mean, low, high and the values of the seeds. None without
-    values.
+    there), and the summaries offline, final, best, area (mean height of the
+    curve) and minutes (wall-clock of the runs), with mean, low, high and the
+    values of the seeds. None without values.
   """
   name = f'{metric} of {runs[0].method} on {runs[0].task}'
   curves = [(run, *curve(run, metric, xaxis)) for run in runs]
@@ -254,6 +257,7 @@ def aggregate(
   results = [[row.get(metric) for row in rows] for rows in before]
   results = [list(filter(_finite, values)) for values in results]
   offline = [values[-1] for values in results if values]
+  times = [run.seconds / 60 for run, _, _ in curves if _finite(run.seconds)]
   return {
     'seeds': [run.seed for run, _, _ in curves],
     'runs': [str(run.path) for run, _, _ in curves],
@@ -267,6 +271,7 @@ def aggregate(
     'final': _summary(values[:, -1]),
     'best': _summary(values.max(1)),
     'area': _summary(_area(every, values)),
+    'minutes': _summary(times) if times else None,
   }
 
 

@@ -40,6 +40,7 @@ COLUMNS = {
   'final': 'final',
   'best': 'best',
   'area': 'mean of the curve',
+  'minutes': 'minutes',
 }
 
 
@@ -140,7 +141,7 @@ def table(results: dict, xaxis: str = 'env_step') -> str:
     'Mean over the seeds, and in brackets its 95% bootstrap interval (minimum '
     'to maximum with two seeds). The final value is the last one that all '
     'seeds have, the best one the highest of each seed, the mean one over '
-    f'{LABELS.get(xaxis, xaxis).lower()}.'
+    f'{LABELS.get(xaxis, xaxis).lower()}; minutes are of wall-clock time.'
   ]
   for metric, panels in results.items():
     form = '.2f' if metric.endswith('/success') else '.4g'
@@ -148,7 +149,8 @@ def table(results: dict, xaxis: str = 'env_step') -> str:
     rows = [heads, ['---', '---', *['---:'] * (len(heads) - 2)]]
     for task, panel in panels.items():
       for method, found in panel.items():
-        cells = [_cell(found[name], form) for name in COLUMNS]
+        forms = {name: form for name in COLUMNS} | {'minutes': '.0f'}
+        cells = [_cell(found[name], forms[name]) for name in COLUMNS]
         rows.append([task, method, str(len(found['seeds'])), *cells])
     lines = [f'| {" | ".join(row)} |' for row in rows]
     parts.append(f'## {LABELS.get(metric, metric)}\n\n' + '\n'.join(lines))

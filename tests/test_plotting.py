@@ -136,6 +136,7 @@ def test_figure(tmp_path):
 def test_table(tmp_path):
   for seed, values in enumerate([(0.1, 0.9, 0.7), (0.3, 0.5, 0.5)]):
     rows = [row(x, eval_success=y) for x, y in zip((1000, 1010, 1020), values)]
+    rows[-1]['time'] = 600 * (seed + 1)
     write_run(tmp_path / 'door' / 'moto' / str(seed), rows)
   rows = [row(1010, eval_success=0.25, eval_return=1234.5678)]
   write_run(tmp_path / 'door' / 'mine' / '0', rows)
@@ -146,14 +147,15 @@ def test_table(tmp_path):
   assert second == '## Return (evaluation)'
   head, rule, *lines = one.splitlines()
   assert head.startswith('| task | method | seeds | after offline training |')
-  assert head.count('|') == rule.count('|') == 8
+  assert head.count('|') == rule.count('|') == 9
   # Two seeds: means with lowest and highest. One: no interval.
   cells = '| 0.20 [0.10, 0.30] | 0.60 [0.50, 0.70] | 0.70 [0.50, 0.90] |'
   assert lines[0].startswith(f'| metaworld_door-open | moto | 2 {cells} 0.')
-  cells = '| - | 0.25 | 0.25 | 0.25 |'
+  assert lines[0].endswith('| 15 [10, 20] |')
+  cells = '| - | 0.25 | 0.25 | 0.25 | - |'
   assert lines[1:] == [f'| metaworld_door-open | mine | 1 {cells}']
   assert two.splitlines()[2:] == [
-    '| metaworld_door-open | mine | 1 | - | 1235 | 1235 | 1235 |'
+    '| metaworld_door-open | mine | 1 | - | 1235 | 1235 | 1235 | - |'
   ]
 
 

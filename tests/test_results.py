@@ -193,7 +193,7 @@ def test_round_trip(killed, tmp_path):
         assert again['online_start'] == expected['online_start']
         for name in ('grid', 'mean'):
           np.testing.assert_allclose(again[name], expected[name], rtol=1e-4)
-        for name in ('offline', 'final', 'best', 'area'):
+        for name in plotting.COLUMNS:
           assert (again[name] is None) == (expected[name] is None)
           if expected[name]:
             values = expected[name]['values']
