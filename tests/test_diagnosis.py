@@ -105,17 +105,24 @@ def test_q_is_compared_with_what_follows_its_action(
   known = Known(rssm.feat + 2)
   monkeypatch.setattr(agent.behavior, 'critics', known)
   post = encode(agent, episode, 0)
-  found = critics.episode_values(agent, tiny_config(), episode, post)
+  config = tiny_config(alpha=3.0)
+  found = critics.episode_values(agent, config, episode, post)
   feat, last = post['feat'].numpy(), 6
   tail = known.value(feat[6], agent.behavior.actor(feat[6:]).mean()[0])
   for i in range(last):
     predicted = known.value(feat[i], episode['action'][i + 1])
-    cut = 0.0
+    reward = real = 0.0
     for k in range(last - i):
-      cut += GAMMA**k * episode['reward'][i + 1 + k]
-    real = cut + (0 if terminal else GAMMA ** (last - i) * tail)
+      # Of s[i+k] and a[i+k+1]: of the heads where they lead.
+      there = {key: post[key][i + k : i + k + 2, None] for key in post}
+      u = agent.behavior.disagreement(there).numpy()[0, 0]
+      reward += GAMMA**k * episode['reward'][i + 1 + k]
+      real += GAMMA**k * (episode['reward'][i + 1 + k] - 3 * u)
+      if k == 0:
+        assert found['penalty'][i] == pytest.approx(3 * u, abs=1e-4)
+    real += 0 if terminal else GAMMA ** (last - i) * tail
     assert found['predicted'][i] == pytest.approx(predicted, abs=1e-4)
-    assert found['real_cut'][i] == pytest.approx(cut, abs=1e-4)
+    assert found['reward'][i] == pytest.approx(reward, abs=1e-4)
     assert found['real'][i] == pytest.approx(real, abs=1e-4)
   assert {len(v) for v in found.values()} == {last}
 
@@ -139,13 +146,12 @@ def test_a_state_value_has_the_reward_of_its_state(monkeypatch, terminal):
       real += GAMMA**k * episode['reward'][i + k]
     real = cut if terminal else real + GAMMA ** (6 - i) * value[6]
     assert found['predicted'][i] == pytest.approx(value[i], abs=1e-4)
-    assert found['real_cut'][i] == pytest.approx(cut, abs=1e-4)
+    assert found['reward'][i] == pytest.approx(cut, abs=1e-4)
     assert found['real'][i] == pytest.approx(real, abs=1e-4)
+  assert not found['penalty'].any()
 
 
-def test_calibration_by_group_and_step(agent, monkeypatch):
-  constant = lambda seq: tf.fill(seq['feat'].shape[:2], 0.5)
-  monkeypatch.setattr(agent.behavior, 'disagreement', constant)
+def test_calibration_by_group_and_step(agent):
   lengths, success = (6, 4, 5), (True, False, True)
   rollouts = [
     make_episode(length, seed, success=flag)
@@ -158,7 +164,7 @@ def test_calibration_by_group_and_step(agent, monkeypatch):
     critics.episode_values(agent, config, e, encode(agent, e, i))
     for i, e in enumerate(rollouts)
   ]
-  for key in ('predicted', 'real', 'real_cut'):
+  for key in ('predicted', 'real', 'reward'):
     np.testing.assert_array_equal(
       points[key], np.concatenate([x[key] for x in each])
     )
@@ -172,15 +178,11 @@ def test_calibration_by_group_and_step(agent, monkeypatch):
   assert numbers['failed']['states'] == 4
   error = each[1]['predicted'] - each[1]['real']
   assert numbers['failed']['error'] == pytest.approx(error.mean())
-  assert numbers['penalty']['level'] == pytest.approx(-3 * 0.5 / (1 - GAMMA))
-  explained = [
-    -sum(GAMMA**k * 3 * 0.5 for k in range(length - i))
-    for length in lengths
-    for i in range(length)
-  ]
-  assert numbers['penalty']['error'] == pytest.approx(np.mean(explained))
+  assert numbers['failed']['penalty'] == pytest.approx(
+    each[1]['penalty'].mean()
+  )
   text = critics.describe_calibration(numbers)
-  assert '3 episodes, 2 successful' in text and '= -150.0' in text
+  assert '3 episodes, 2 successful' in text
 
 
 def test_a_group_without_episodes(agent):
@@ -484,5 +486,6 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   assert files(logdir / 'diagnosis') == {'diagnosis.json', 'q_calibration.png'}
   text = (logdir / 'diagnosis' / 'diagnosis.json').read_text()
   result = json.loads(text)
-  assert result['penalty'] is result['critics']['penalty'] is None
+  assert result['penalty'] is None
+  assert result['critics']['all']['penalty'] == 0
   assert result['critics']['all']['states'] == 2 * 12

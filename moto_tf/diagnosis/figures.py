@@ -22,8 +22,8 @@ KINDS = {
 }
 VALUES = {
   'predicted': ('-', 'predicted'),
-  'real': ('--', 'real'),
-  'real_cut': (':', 'real, up to the time limit'),
+  'real': ('--', 'real, less penalties'),
+  'reward': (':', 'rewards of the episode alone'),
 }
 SMALL = {'fontsize': 9, 'frameon': False, 'columnspacing': 1.2}
 WINDOW = 10  # Rows in the running mean over single episodes.
@@ -59,7 +59,9 @@ def calibration(points: dict, numbers: dict, text: str) -> Figure:
         label=label,
       )
       _over_steps(right, numbers['steps'][name], color)
-    left.set_xlabel('Real discounted return, with the value at the time limit')
+    left.set_xlabel(
+      'Real rewards less penalties, with the value at the time limit'
+    )
     left.set_ylabel('Predicted by the critics')
     legend = left.legend(ncols=3, **above)
     for handle in legend.legend_handles:
@@ -182,7 +184,7 @@ def training(found: dict) -> Figure:
 
 
 def _over_steps(ax, means, color):
-  """Predicted, real and cut value of a group at every agent step."""
+  """Predicted and real values of a group at every agent step."""
   steps = np.arange(len(means['real']))
   for key, (style, _) in VALUES.items():
     ax.plot(steps, means[key], style, color=color, lw=1.8)
