@@ -59,9 +59,7 @@ def calibration(points: dict, numbers: dict, text: str) -> Figure:
         label=label,
       )
       _over_steps(right, numbers['steps'][name], color)
-    left.set_xlabel(
-      'Real rewards less penalties, with the value at the time limit'
-    )
+    left.set_xlabel('Real rewards less penalties, then the value at the limit')
     left.set_ylabel('Predicted by the critics')
     legend = left.legend(ncols=3, **above)
     for handle in legend.legend_handles:
