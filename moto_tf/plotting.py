@@ -194,7 +194,7 @@ def _decorate(ax, panel, task, metric):
   starts = {result['online_start'] for result in panel.values()} - {None}
   x = [x for result in panel.values() for x in result['grid']] + list(starts)
   width = max(x) - min(x) or 1
-  ax.set_xlim(min(x) - 0.06 * width, max(x) + 0.04 * width)
+  ax.set_xlim(min(x) - 0.08 * width, max(x) + 0.04 * width)
   mark_online(ax, starts)
 
 
@@ -205,8 +205,10 @@ def mark_online(ax: Axes, starts: Iterable[float]) -> None:
     ax.axvline(start, color='#777777', lw=1, ls=(0, (4, 2)), zorder=1)
   if starts:
     style = {'rotation': 90, 'ha': 'right', 'va': 'top', 'fontsize': 7.5}
-    middle = ax.get_xaxis_transform()
-    ax.text(min(starts), 0.98, 'online starts', transform=middle, **style)
+    # Beside the markers that lie on the line.
+    style |= {'xytext': (-4, 0), 'textcoords': 'offset points'}
+    style['xycoords'] = ax.get_xaxis_transform()
+    ax.annotate('online starts', (min(starts), 0.98), **style)
 
 
 def _legend(fig, panels, lines):
