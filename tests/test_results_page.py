@@ -1,0 +1,60 @@
+"""The committed results: readable, complete, and what the README says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from moto_tf import curves, plotting
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / 'results'
+GROUPS = [path.name for path in sorted(RESULTS.iterdir()) if path.is_dir()]
+RUNS = sorted(path.relative_to(ROOT) for path in RESULTS.glob('*/*/*/*.json'))
+
+
+@pytest.mark.parametrize('path', RUNS, ids=str)
+def test_a_run_can_be_repeated(path):
+  """Command, commit and machine are there, and every evaluation episode."""
+  content = json.loads((ROOT / path).read_text())
+  task, method, seed = path.parts[-3:]
+  assert content['task'] == f'metaworld_{task}'
+  assert content['method'] == method and f'{content["seed"]}.json' == seed
+  for session in content['sessions']:
+    assert session['command'].startswith('python scripts/train.py --configs ')
+    assert re.fullmatch('[0-9a-f]{40}', session['commit'])
+    assert session['machine']['processor']
+  config = content['config']
+  steps = config['offline_steps'] + config['online_steps']
+  assert content['curve']['gradient_step'][-1] == steps
+  for found in content['evaluations']:
+    assert len(found['success']) == len(found['return'])
+    assert len(found['success']) == config['eval_episodes']
+  assert content['evaluations'][-1]['gradient_step'] == steps
+  assert content['wall_clock_seconds'] > 0
+
+
+@pytest.mark.parametrize('group', GROUPS)
+def test_budgets_are_equal(group):
+  """Per group and task, methods and seeds differ only in what they are."""
+  budgets = {}
+  for path in RESULTS.glob(f'{group}/*/*/*.json'):
+    config = json.loads(path.read_text())['config']
+    names = ('offline_steps', 'online_steps', 'updates_per_episode')
+    names += ('eval_episodes', 'replay.batch', 'replay.length', 'horizon')
+    budget = tuple(config[name] for name in names)
+    budgets.setdefault(config['task'], set()).add(budget)
+  assert budgets and all(len(found) == 1 for found in budgets.values())
+
+
+@pytest.mark.parametrize('group', GROUPS)
+def test_tables_are_those_of_the_files(group):
+  """Of table.md and of the README, from the files alone."""
+  runs = curves.find_runs([RESULTS / group])
+  summary = curves.aggregate_all(runs, ['eval/success'])
+  table = plotting.table(summary)
+  assert (RESULTS / group / 'figures' / 'table.md').read_text() == table
+  readme = (ROOT / 'README.md').read_text()
+  rows = [x for x in table.splitlines() if x.startswith('| metaworld_')]
+  assert rows and not [row for row in rows if row not in readme]
