@@ -19,6 +19,9 @@ A record is a dict of the observations and
   is_terminal  it ends by the task itself, not by a time limit
   success      the task was achieved so far in this episode
 
+Observations named log_<name> are numbers for the metrics, which get the largest
+one of each episode.
+
 A suite is one module with `make(name, config)` and one line in `SUITES`. It
 best derives from `Env`, which does all but the simulation.
 """
@@ -33,6 +36,7 @@ from gymnasium.spaces import Box
 
 SUITES = {
   'metaworld': 'moto_tf.envs.metaworld',
+  'kitchen': 'moto_tf.envs.kitchen',
   'gym': 'moto_tf.envs.gym',
 }
 
