@@ -1,0 +1,320 @@
+"""Scripted experts of Franka Kitchen: waypoints of the hand, joints by IK.
+
+An expert follows a plan, a list of poses of the hand per object. Inverse
+kinematics moves an internal joint reference towards the next pose, and the
+action is the one whose control signal is that reference:
+
+  control = q + 0.16 a  =  q_ref + qfrc_bias / kp
+
+The last term holds the arm against gravity. A reference of its own is needed:
+steps from the measured position, which lags behind, would be cut by half.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from moto_tf.envs import EnvError, choices, render
+
+SCALE = 0.16  # Radians of control per unit of action.
+STEP = 0.05  # Largest move of the hand per step, in m.
+TURN = 0.2  # Largest turn of the hand per step, in rad.
+LEAD = 0.35  # The reference waits where the arm lags more, in rad.
+DAMPING = 1e-3
+REST = 0.05  # Pull towards the joints at rest per step, in rad.
+OPEN, CLOSED = 1.0, -1.0
+# Of the reset.
+REST_JOINTS = np.array([0.15, -1.76, 1.84, -2.48, 0.26, 0.71, 1.6])
+
+
+@dataclasses.dataclass
+class Pose:
+  """A pose of the hand to reach, or to stay in.
+
+  Attributes:
+    place: m, [3], or a function that returns it at every step.
+    grip: OPEN or CLOSED.
+    roll: about the axis the hand points along, in rad, from fingers that open
+      horizontally.
+    pitch: of that axis below the horizontal, in rad.
+    yaw: None leaves the rotation about the vertical free.
+    near: distance at which it is reached, in m.
+    steps: at most, after which the plan goes on anyway.
+    wait: at least, for fingers to close.
+    step: of the hand per step, in m.
+    until: ends it early.
+  """
+
+  place: np.ndarray | Callable[[], np.ndarray]
+  grip: float = CLOSED
+  roll: float = 0.0
+  pitch: float = 0.0
+  yaw: float | None = 0.0
+  near: float = 0.02
+  steps: int = 30
+  wait: int = 0
+  step: float = STEP
+  until: Callable[[], bool] | None = None
+
+
+class Arm:
+  """Inverse kinematics of the hand, in simulation data of its own."""
+
+  def __init__(self, model):
+    self._mujoco = render.load_mujoco()
+    self._model, self._data = model, self._mujoco.MjData(model)
+    self._site = model.site('end_effector').id
+    self._range = model.jnt_range[:7].copy()
+    # Limits of the environment's controller.
+    self._range[3, 1] = min(self._range[3, 1], 0.0)
+    self._range[5, 0] = max(self._range[5, 0], 0.0)
+    self._gain = model.actuator_gainprm[:9, 0].copy()
+    self._rest = REST_JOINTS
+
+  def hand(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place [3] and orientation [3, 3] of the hand."""
+    self._data.qpos[:7] = joints
+    self._mujoco.mj_kinematics(self._model, self._data)
+    self._mujoco.mj_comPos(self._model, self._data)
+    place = self._data.site_xpos[self._site].copy()
+    return place, self._data.site_xmat[self._site].reshape(3, 3).copy()
+
+  def move(self, joints, place, turn, free_yaw, step) -> np.ndarray:
+    """One step of damped least squares towards a pose.
+
+    Joints at a limit are frozen and the rest is solved again.
+    """
+    here, facing = self.hand(joints)
+    shift = _shorten(place - here, step)
+    rotation = _shorten(_rotation_vector(turn @ facing.T), TURN)
+    jac = np.zeros((6, self._model.nv))
+    self._mujoco.mj_jacSite(
+      self._model, self._data, jac[:3], jac[3:], self._site
+    )
+    jac, error = jac[:, :7], np.concatenate([shift, rotation])
+    if free_yaw:
+      jac, error = jac[:5], error[:5]
+    free = np.ones(7, bool)
+    for _ in range(4):
+      part = jac[:, free]
+      square = part @ part.T + DAMPING * np.eye(len(error))
+      change = np.zeros(7)
+      pull = self._rest[free] - joints[free]
+      pull *= REST / max(1.0, np.abs(pull).max())
+      change[free] = pull + part.T @ np.linalg.solve(
+        square, error - part @ pull
+      )
+      new = joints + change
+      out = free & ((new < self._range[:, 0]) | (new > self._range[:, 1]))
+      if not out.any():
+        break
+      free &= ~out
+    return np.clip(joints + change, *self._range.T)
+
+  def action(self, data, reference: np.ndarray, grip: float) -> np.ndarray:
+    """Action [9] whose control signal is the reference."""
+    hold = data.qfrc_bias[:7] / self._gain[:7]
+    action = np.full(9, grip)
+    action[:7] = (reference + hold - data.qpos[:7]) / SCALE
+    return np.clip(action, -1, 1)
+
+
+class Expert:
+  """Solves targets in an order; one call per step.
+
+  Attributes:
+    done: the plan is finished.
+  """
+
+  def __init__(self, env, order: tuple[str, ...], seed: int = 0, jitter=0.0):
+    """Args:
+    env: a running kitchen, freshly reset.
+    order: targets, keys of PLANS.
+    seed, jitter: standard deviation of the waypoints in m.
+    """
+    for name in order:
+      if name not in PLANS:
+        raise EnvError(f'No expert solves {name!r}. {choices(name, PLANS)}')
+    self._env, self._arm = env, Arm(env.model)
+    self._reference = env.data.qpos[:7].copy()
+    self._rng = np.random.default_rng(seed)
+    self._jitter = jitter
+    self._poses = self._plan(order)
+    self._pose, self._count, self.done = None, 0, False
+    self._next()
+
+  def __call__(self) -> np.ndarray:
+    """Action [9], float32 within [-1, 1]."""
+    pose = self._pose
+    place = pose.place() if callable(pose.place) else pose.place
+    turn = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
+    lag = np.abs(self._reference - self._env.data.qpos[:7]).max()
+    if lag < LEAD:
+      self._reference = self._arm.move(
+        self._reference, place, turn, pose.yaw is None, pose.step
+      )
+    action = self._arm.action(self._env.data, self._reference, pose.grip)
+    self._count += 1
+    here, _ = self._arm.hand(self._env.data.qpos[:7])
+    reached = np.linalg.norm(here - place) < pose.near
+    ready = reached and self._count >= pose.wait
+    ended = pose.until is not None and pose.until()
+    if not self.done and (ready or ended or self._count >= pose.steps):
+      self._next()
+    return action.astype(np.float32)
+
+  def _plan(self, order) -> Iterator[Pose]:
+    for name in order:
+      yield from PLANS[name](self)
+
+  def _next(self):
+    pose = next(self._poses, None)
+    self._count = 0
+    if pose is None:
+      self.done = True
+      here, _ = self._arm.hand(self._reference)
+      pose = dataclasses.replace(self._pose, place=here, until=None)
+    self._pose = pose
+
+  def site(self, name: str) -> np.ndarray:
+    """Where a site of the model is now [3]."""
+    return self._env.data.site(name).xpos.copy()
+
+  def at(self, *offset: float) -> np.ndarray:
+    """An offset with jitter."""
+    return np.array(offset) + self._jitter * self._rng.normal(size=3)
+
+  def joint(self, index: int) -> float:
+    return self._env.data.qpos[index]
+
+
+def microwave(go: Expert) -> Iterator[Pose]:
+  """Holds the bar of the door and pulls it along its circle."""
+  bar = go.site('microhandle_site')
+  yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
+  yield Pose(bar + go.at(0, -0.02, 0), OPEN, near=0.03, steps=15)
+  yield Pose(bar + go.at(0, -0.02, 0), CLOSED, wait=5, steps=5, near=1)
+  hinge = np.array([-1.128, 0.455])
+
+  def pull():
+    arm = go.site('microhandle_site') - [*hinge, 0]
+    turn = -0.12
+    c, s = np.cos(turn), np.sin(turn)
+    x, y = c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]
+    return np.array([*(hinge + [x, y - 0.02]), bar[2]])
+
+  yield Pose(
+    pull, yaw=None, near=0, steps=40, until=lambda: go.joint(22) < -0.78
+  )
+  here = go.site('end_effector')
+  yield Pose(here + [0, 0, 0], OPEN, yaw=None, wait=4, steps=4, near=1)
+  yield Pose(here + go.at(0.05, -0.12, 0.0), OPEN, yaw=None, steps=10)
+
+
+def kettle(go: Expert) -> Iterator[Pose]:
+  """Holds a bar of the handle and pushes the kettle away."""
+  bar = go.site('kettle_site') + [0.093, 0, -0.09]
+  tilt = {'pitch': 0.4, 'yaw': None}
+  along = np.array([0, np.cos(0.4), -np.sin(0.4)])
+  yield Pose(bar - 0.17 * along + go.at(0, 0, 0), OPEN, **tilt)
+  yield Pose(bar - 0.03 * along + go.at(0, 0, 0), OPEN, steps=15, **tilt)
+  yield Pose(bar - 0.03 * along, CLOSED, wait=5, steps=5, near=1, **tilt)
+  start = go.joint(24)
+  yield Pose(
+    bar - 0.03 * along + go.at(0.0, 0.32, 0.0),
+    steps=30,
+    until=lambda: go.joint(24) > start + 0.27,
+    **tilt,
+  )
+  here = go.site('end_effector')
+  yield Pose(here, OPEN, wait=4, steps=4, near=1, **tilt)
+  yield Pose(here - 0.2 * along + go.at(0, 0, 0), OPEN, steps=10, **tilt)
+
+
+def light_switch(go: Expert) -> Iterator[Pose]:
+  """Pushes the lever to the left."""
+  lever = go.site('light_site')
+  yield Pose(lever + go.at(0.09, -0.15, 0))
+  yield Pose(lever + go.at(0.09, -0.02, 0), steps=15)
+  yield Pose(
+    lever + go.at(-0.12, -0.02, 0),
+    steps=25,
+    until=lambda: go.joint(17) < -0.6 and go.joint(18) < -0.04,
+  )
+  yield Pose(lever + go.at(0.0, -0.2, 0), steps=10)
+
+
+def slide_cabinet(go: Expert) -> Iterator[Pose]:
+  """Pushes the bar of the door to the right."""
+  bar = go.site('slide_site')
+  yield Pose(bar + go.at(-0.12, -0.15, 0))
+  yield Pose(bar + go.at(-0.12, -0.02, 0), steps=15)
+  yield Pose(
+    bar + go.at(0.4, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.35
+  )
+  here = go.site('end_effector')
+  yield Pose(here + go.at(-0.08, -0.15, 0), steps=10)
+
+
+def bottom_burner(go: Expert) -> Iterator[Pose]:
+  """Holds the knob and turns it."""
+  knob = go.site('knob2_site')
+  yield Pose(knob + go.at(0, -0.2, 0), OPEN)
+  yield Pose(knob + go.at(0, -0.03, 0), OPEN, near=0.03, steps=15)
+  yield Pose(knob + go.at(0, -0.03, 0), CLOSED, wait=5, steps=5, near=1)
+  yield Pose(
+    knob + go.at(0, -0.03, 0),
+    roll=1.2,
+    near=0,
+    steps=25,
+    until=lambda: go.joint(11) < -0.85,
+  )
+  yield Pose(knob + [0, -0.03, 0], OPEN, roll=1.2, wait=4, steps=4, near=1)
+  yield Pose(knob + go.at(0, -0.2, 0), OPEN, steps=12)
+
+
+PLANS = {
+  'microwave': microwave,
+  'kettle': kettle,
+  'light switch': light_switch,
+  'slide cabinet': slide_cabinet,
+  'bottom burner': bottom_burner,
+}
+
+
+def _facing(roll, pitch, yaw):
+  """Orientation [3, 3] of a hand that points along y at yaw and roll 0.
+
+  Columns: its x up, its y (along which the fingers open) to the right, its z
+  away from the robot.
+  """
+  home = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+  c, s = np.cos(roll), np.sin(roll)
+  about_y = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+  c, s = np.cos(yaw), np.sin(yaw)
+  about_z = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+  c, s = np.cos(pitch), np.sin(pitch)
+  about_x = np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
+  return about_z @ about_x @ about_y @ home
+
+
+def _rotation_vector(matrix):
+  """Axis times angle of a rotation matrix, below half a turn."""
+  axis = np.array(
+    [
+      matrix[2, 1] - matrix[1, 2],
+      matrix[0, 2] - matrix[2, 0],
+      matrix[1, 0] - matrix[0, 1],
+    ]
+  )
+  sine, cosine = np.linalg.norm(axis) / 2, (np.trace(matrix) - 1) / 2
+  if sine < 1e-9:
+    return np.zeros(3)
+  return axis / (2 * sine) * np.arctan2(sine, cosine)
+
+
+def _shorten(vector, length):
+  """The vector, at most so long."""
+  size = np.linalg.norm(vector)
+  return vector if size <= length else vector * (length / size)
