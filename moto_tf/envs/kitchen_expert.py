@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from moto_tf.envs import EnvError, choices, render
+from moto_tf.envs.kitchen import in_place
 
 SCALE = 0.16  # Radians of control per unit of action.
 STEP = 0.05  # Largest move of the hand per step, in m.
 TURN = 0.2  # Largest turn of the hand per step, in rad.
-LEAD = 0.35  # The reference waits where the arm lags more, in rad.
+TRIES = 2  # Per object.
+LEAD = 0.45  # The reference waits where the arm lags more, in rad.
 DAMPING = 1e-3
 REST = 0.05  # Pull towards the joints at rest per step, in rad.
 OPEN, CLOSED = 1.0, -1.0
@@ -166,7 +168,10 @@ class Expert:
 
   def _plan(self, order) -> Iterator[Pose]:
     for name in order:
-      yield from PLANS[name](self)
+      for _ in range(TRIES):
+        yield from PLANS[name](self)
+        if in_place(self._env.data.qpos, (name,))[0]:
+          break
 
   def _next(self):
     pose = next(self._poses, None)
@@ -193,23 +198,23 @@ def microwave(go: Expert) -> Iterator[Pose]:
   """Holds the bar of the door and pulls it along its circle."""
   bar = go.site('microhandle_site')
   yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
-  yield Pose(bar + go.at(0, -0.02, 0), OPEN, near=0.03, steps=15)
-  yield Pose(bar + go.at(0, -0.02, 0), CLOSED, wait=5, steps=5, near=1)
+  yield Pose(bar + go.at(0, 0.01, 0), OPEN, steps=15, step=0.03)
+  yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=5, steps=5, near=1)
   hinge = np.array([-1.128, 0.455])
 
   def pull():
     arm = go.site('microhandle_site') - [*hinge, 0]
-    turn = -0.12
+    turn = -0.13
     c, s = np.cos(turn), np.sin(turn)
     x, y = c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]
-    return np.array([*(hinge + [x, y - 0.02]), bar[2]])
+    return np.array([*(hinge + [x, y]), bar[2]])
 
   yield Pose(
-    pull, yaw=None, near=0, steps=40, until=lambda: go.joint(22) < -0.78
+    pull, yaw=None, near=0, steps=40, until=lambda: go.joint(22) < -0.7
   )
   here = go.site('end_effector')
   yield Pose(here + [0, 0, 0], OPEN, yaw=None, wait=4, steps=4, near=1)
-  yield Pose(here + go.at(0.05, -0.12, 0.0), OPEN, yaw=None, steps=10)
+  yield Pose(here + go.at(0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
 
 
 def kettle(go: Expert) -> Iterator[Pose]:
@@ -218,31 +223,34 @@ def kettle(go: Expert) -> Iterator[Pose]:
   tilt = {'pitch': 0.4, 'yaw': None}
   along = np.array([0, np.cos(0.4), -np.sin(0.4)])
   yield Pose(bar - 0.17 * along + go.at(0, 0, 0), OPEN, **tilt)
-  yield Pose(bar - 0.03 * along + go.at(0, 0, 0), OPEN, steps=15, **tilt)
+  yield Pose(
+    bar - 0.03 * along + go.at(0, 0, 0), OPEN, steps=15, step=0.03, **tilt
+  )
   yield Pose(bar - 0.03 * along, CLOSED, wait=5, steps=5, near=1, **tilt)
   start = go.joint(24)
   yield Pose(
-    bar - 0.03 * along + go.at(0.0, 0.32, 0.0),
+    bar - 0.03 * along + go.at(0.0, 0.38, 0.0),
     steps=30,
-    until=lambda: go.joint(24) > start + 0.27,
+    until=lambda: go.joint(24) > start + 0.3,
     **tilt,
   )
   here = go.site('end_effector')
   yield Pose(here, OPEN, wait=4, steps=4, near=1, **tilt)
-  yield Pose(here - 0.2 * along + go.at(0, 0, 0), OPEN, steps=10, **tilt)
+  yield Pose(here + go.at(0, -0.15, 0), OPEN, near=0.04, steps=10, **tilt)
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
   """Pushes the lever to the left."""
   lever = go.site('light_site')
   yield Pose(lever + go.at(0.09, -0.15, 0))
-  yield Pose(lever + go.at(0.09, -0.02, 0), steps=15)
+  yield Pose(lever + go.at(0.09, 0, 0), steps=15, step=0.03)
   yield Pose(
-    lever + go.at(-0.12, -0.02, 0),
+    lever + go.at(-0.12, 0, 0),
     steps=25,
     until=lambda: go.joint(17) < -0.6 and go.joint(18) < -0.04,
   )
-  yield Pose(lever + go.at(0.0, -0.2, 0), steps=10)
+  here = go.site('end_effector')
+  yield Pose(here + go.at(0.03, -0.15, 0), near=0.05, steps=8)
 
 
 def slide_cabinet(go: Expert) -> Iterator[Pose]:
@@ -254,14 +262,14 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
     bar + go.at(0.4, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.35
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(-0.08, -0.15, 0), steps=10)
+  yield Pose(here + go.at(-0.04, -0.15, 0), near=0.05, steps=8)
 
 
 def bottom_burner(go: Expert) -> Iterator[Pose]:
   """Holds the knob and turns it."""
   knob = go.site('knob2_site')
-  yield Pose(knob + go.at(0, -0.2, 0), OPEN)
-  yield Pose(knob + go.at(0, -0.03, 0), OPEN, near=0.03, steps=15)
+  yield Pose(knob + go.at(0, -0.15, 0), OPEN)
+  yield Pose(knob + go.at(0, -0.03, 0), OPEN, near=0.015, steps=20, step=0.02)
   yield Pose(knob + go.at(0, -0.03, 0), CLOSED, wait=5, steps=5, near=1)
   yield Pose(
     knob + go.at(0, -0.03, 0),
@@ -271,7 +279,7 @@ def bottom_burner(go: Expert) -> Iterator[Pose]:
     until=lambda: go.joint(11) < -0.85,
   )
   yield Pose(knob + [0, -0.03, 0], OPEN, roll=1.2, wait=4, steps=4, near=1)
-  yield Pose(knob + go.at(0, -0.2, 0), OPEN, steps=12)
+  yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10)
 
 
 PLANS = {
