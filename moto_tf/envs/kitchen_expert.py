@@ -218,25 +218,20 @@ def microwave(go: Expert) -> Iterator[Pose]:
 
 
 def kettle(go: Expert) -> Iterator[Pose]:
-  """Holds a bar of the handle and pushes the kettle away."""
-  bar = go.site('kettle_site') + [0.093, 0, -0.09]
-  tilt = {'pitch': 0.4, 'yaw': None}
-  along = np.array([0, np.cos(0.4), -np.sin(0.4)])
-  yield Pose(bar - 0.17 * along + go.at(0, 0, 0), OPEN, **tilt)
+  """Reaches through the handle and pushes its two bars with the palm."""
+  tilt = {'pitch': 0.35}
+  handle = go.site('kettle_site') - [0, 0, 0.09]
+  yield Pose(handle + go.at(0, -0.16, 0.05), **tilt)
+  yield Pose(handle + go.at(0, 0, 0), steps=15, step=0.03, **tilt)
   yield Pose(
-    bar - 0.03 * along + go.at(0, 0, 0), OPEN, steps=15, step=0.03, **tilt
-  )
-  yield Pose(bar - 0.03 * along, CLOSED, wait=5, steps=5, near=1, **tilt)
-  start = go.joint(24)
-  yield Pose(
-    bar - 0.03 * along + go.at(0.0, 0.38, 0.0),
-    steps=30,
-    until=lambda: go.joint(24) > start + 0.3,
+    handle + go.at(0.03, 0.5, 0),
+    steps=35,
+    step=0.02,
+    until=lambda: go.joint(24) > 0.68,
     **tilt,
   )
   here = go.site('end_effector')
-  yield Pose(here, OPEN, wait=4, steps=4, near=1, **tilt)
-  yield Pose(here + go.at(0, -0.15, 0), OPEN, near=0.04, steps=10, **tilt)
+  yield Pose(here + go.at(0, -0.2, 0), near=0.04, steps=10, **tilt)
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
