@@ -197,6 +197,9 @@ class Expert:
 def microwave(go: Expert) -> Iterator[Pose]:
   """Holds the bar of the door and pulls it along its circle."""
   bar = go.site('microhandle_site')
+  if go.site('end_effector')[1] > 0.25:
+    # Around the corner of the door.
+    yield Pose(go.at(-0.4, 0.2, 1.9), OPEN, near=0.06)
   yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
   yield Pose(bar + go.at(0, 0.01, 0), OPEN, steps=15, step=0.03)
   yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=5, steps=5, near=1)
