@@ -71,8 +71,19 @@ class Arm:
     # Limits of the environment's controller.
     self._range[3, 1] = min(self._range[3, 1], 0.0)
     self._range[5, 0] = max(self._range[5, 0], 0.0)
-    self._gain = model.actuator_gainprm[:9, 0].copy()
+    self._gain = model.actuator_gainprm[:7, 0].copy()
     self._rest = REST_JOINTS
+
+  def see(self, qpos: np.ndarray) -> tuple[dict, np.ndarray]:
+    """Places of all sites by name, and torques of gravity on the arm [7]."""
+    model, data, mujoco = self._model, self._data, self._mujoco
+    data.qpos[:] = qpos
+    for update in (mujoco.mj_kinematics, mujoco.mj_comPos, mujoco.mj_comVel):
+      update(model, data)
+    torques = np.zeros(model.nv)
+    mujoco.mj_rne(model, data, 0, torques)
+    names = [model.site(i).name for i in range(model.nsite)]
+    return dict(zip(names, data.site_xpos.copy(), strict=True)), torques[:7]
 
   def hand(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Place [3] and orientation [3, 3] of the hand."""
@@ -82,20 +93,21 @@ class Arm:
     place = self._data.site_xpos[self._site].copy()
     return place, self._data.site_xmat[self._site].reshape(3, 3).copy()
 
-  def move(self, joints, place, turn, free_yaw, step) -> np.ndarray:
-    """One step of damped least squares towards a pose.
+  def move(self, joints: np.ndarray, place: np.ndarray, pose: Pose):
+    """Joints after one step of damped least squares towards a pose.
 
     Joints at a limit are frozen and the rest is solved again.
     """
     here, facing = self.hand(joints)
-    shift = _shorten(place - here, step)
+    shift = _shorten(place - here, pose.step)
+    turn = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
     rotation = _shorten(_rotation_vector(turn @ facing.T), TURN)
     jac = np.zeros((6, self._model.nv))
     self._mujoco.mj_jacSite(
       self._model, self._data, jac[:3], jac[3:], self._site
     )
     jac, error = jac[:, :7], np.concatenate([shift, rotation])
-    if free_yaw:
+    if pose.yaw is None:
       jac, error = jac[:5], error[:5]
     free = np.ones(7, bool)
     for _ in range(4):
@@ -114,84 +126,95 @@ class Arm:
       free &= ~out
     return np.clip(joints + change, *self._range.T)
 
-  def action(self, data, reference: np.ndarray, grip: float) -> np.ndarray:
+  def action(self, reference, joints, torques, grip) -> np.ndarray:
     """Action [9] whose control signal is the reference."""
-    hold = data.qfrc_bias[:7] / self._gain[:7]
     action = np.full(9, grip)
-    action[:7] = (reference + hold - data.qpos[:7]) / SCALE
-    return np.clip(action, -1, 1)
+    action[:7] = (reference + torques / self._gain - joints) / SCALE
+    return np.clip(action, -1, 1).astype(np.float32)
 
 
 class Expert:
-  """Solves targets in an order; one call per step.
+  """Solves targets in an order, for one episode; one call per step.
 
   Attributes:
     done: the plan is finished.
   """
 
-  def __init__(self, env, order: tuple[str, ...], seed: int = 0, jitter=0.0):
-    """Args:
-    env: a running kitchen, freshly reset.
-    order: targets, keys of PLANS.
-    seed, jitter: standard deviation of the waypoints in m.
+  def __init__(self, model, order: tuple[str, ...], seed: int = 0, jitter=0.0):
+    """Prepares an episode.
+
+    Args:
+      model: MjModel of the kitchen.
+      order: targets, keys of PLANS.
+      seed: of the jitter.
+      jitter: standard deviation of the waypoints in m.
+
+    Raises:
+      EnvError: there is no plan for a target.
     """
     for name in order:
       if name not in PLANS:
         raise EnvError(f'No expert solves {name!r}. {choices(name, PLANS)}')
-    self._env, self._arm = env, Arm(env.model)
-    self._reference = env.data.qpos[:7].copy()
+    self._arm = Arm(model)
     self._rng = np.random.default_rng(seed)
     self._jitter = jitter
     self._poses = self._plan(order)
-    self._pose, self._count, self.done = None, 0, False
-    self._next()
+    self._pose = self._reference = None
+    self.done = False
 
-  def __call__(self) -> np.ndarray:
-    """Action [9], float32 within [-1, 1]."""
-    pose = self._pose
-    place = pose.place() if callable(pose.place) else pose.place
-    turn = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
-    lag = np.abs(self._reference - self._env.data.qpos[:7]).max()
-    if lag < LEAD:
-      self._reference = self._arm.move(
-        self._reference, place, turn, pose.yaw is None, pose.step
-      )
-    action = self._arm.action(self._env.data, self._reference, pose.grip)
-    self._count += 1
-    here, _ = self._arm.hand(self._env.data.qpos[:7])
-    reached = np.linalg.norm(here - place) < pose.near
-    ready = reached and self._count >= pose.wait
-    ended = pose.until is not None and pose.until()
-    if not self.done and (ready or ended or self._count >= pose.steps):
+  def __call__(self, qpos: np.ndarray) -> np.ndarray:
+    """Action [9], float32 within [-1, 1], at positions [30]."""
+    self._qpos = qpos
+    self._sites, torques = self._arm.see(qpos)
+    joints = qpos[:7]
+    if self._pose is None:
+      self._reference = joints.copy()
       self._next()
-    return action.astype(np.float32)
+    elif not self.done and self._is_over():
+      self._next()
+    pose = self._pose
+    if np.abs(self._reference - joints).max() < LEAD:
+      self._reference = self._arm.move(self._reference, self._place(), pose)
+    self._count += 1
+    return self._arm.action(self._reference, joints, torques, pose.grip)
+
+  def _place(self):
+    place = self._pose.place
+    return place() if callable(place) else place
+
+  def _is_over(self):
+    pose = self._pose
+    distance = np.linalg.norm(self.site('end_effector') - self._place())
+    reached = distance < pose.near and self._count >= pose.wait
+    return (
+      reached or self._count >= pose.steps or bool(pose.until and pose.until())
+    )
 
   def _plan(self, order) -> Iterator[Pose]:
     for name in order:
       for _ in range(TRIES):
         yield from PLANS[name](self)
-        if in_place(self._env.data.qpos, (name,))[0]:
+        if in_place(self._qpos, (name,))[0]:
           break
 
   def _next(self):
-    pose = next(self._poses, None)
-    self._count = 0
+    pose, self._count = next(self._poses, None), 0
     if pose is None:
       self.done = True
-      here, _ = self._arm.hand(self._reference)
-      pose = dataclasses.replace(self._pose, place=here, until=None)
+      pose = dataclasses.replace(self._pose, place=self.site('end_effector'))
     self._pose = pose
 
   def site(self, name: str) -> np.ndarray:
     """Where a site of the model is now [3]."""
-    return self._env.data.site(name).xpos.copy()
+    return self._sites[name].copy()
 
   def at(self, *offset: float) -> np.ndarray:
     """An offset with jitter."""
     return np.array(offset) + self._jitter * self._rng.normal(size=3)
 
   def joint(self, index: int) -> float:
-    return self._env.data.qpos[index]
+    """Position of a joint now."""
+    return self._qpos[index]
 
 
 def microwave(go: Expert) -> Iterator[Pose]:
