@@ -22,6 +22,7 @@ SCALE = 0.16  # Radians of control per unit of action.
 STEP = 0.05  # Largest move of the hand per step, in m.
 TURN = 0.2  # Largest turn of the hand per step, in rad.
 TRIES = 2  # Per object.
+FAR = 2.0  # From rest, of any joint, in rad.
 LEAD = 0.45  # The reference waits where the arm lags more, in rad.
 DAMPING = 1e-3
 REST = 0.05  # Pull towards the joints at rest per step, in rad.
@@ -35,7 +36,8 @@ class Pose:
   """A pose of the hand to reach, or to stay in.
 
   Attributes:
-    place: m, [3], or a function that returns it at every step.
+    place: m, [3], or a function that returns it at every step; None: the
+      joints at rest.
     grip: OPEN or CLOSED.
     roll: about the axis the hand points along, in rad, from fingers that open
       horizontally.
@@ -48,7 +50,7 @@ class Pose:
     until: ends it early.
   """
 
-  place: np.ndarray | Callable[[], np.ndarray]
+  place: np.ndarray | Callable[[], np.ndarray] | None
   grip: float = CLOSED
   roll: float = 0.0
   pitch: float = 0.0
@@ -98,6 +100,8 @@ class Arm:
 
     Joints at a limit are frozen and the rest is solved again.
     """
+    if place is None:
+      return joints + np.clip(REST_JOINTS - joints, -TURN, TURN)
     here, facing = self.hand(joints)
     shift = _shorten(place - here, pose.step)
     turn = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
@@ -184,7 +188,10 @@ class Expert:
 
   def _is_over(self):
     pose = self._pose
-    distance = np.linalg.norm(self.site('end_effector') - self._place())
+    if pose.place is None:
+      distance = np.abs(REST_JOINTS - self._qpos[:7]).max()
+    else:
+      distance = np.linalg.norm(self.site('end_effector') - self._place())
     reached = distance < pose.near and self._count >= pose.wait
     return (
       reached or self._count >= pose.steps or bool(pose.until and pose.until())
@@ -192,6 +199,7 @@ class Expert:
 
   def _plan(self, order) -> Iterator[Pose]:
     for name in order:
+      yield from self.untangle()
       for _ in range(TRIES):
         yield from PLANS[name](self)
         if in_place(self._qpos, (name,))[0]:
@@ -211,6 +219,11 @@ class Expert:
   def at(self, *offset: float) -> np.ndarray:
     """An offset with jitter."""
     return np.array(offset) + self._jitter * self._rng.normal(size=3)
+
+  def untangle(self) -> Iterator[Pose]:
+    """Back to rest if the arm is far from it, where it might get stuck."""
+    if np.abs(REST_JOINTS - self._qpos[:7]).max() > FAR:
+      yield Pose(None, near=0.4, steps=25)
 
   def joint(self, index: int) -> float:
     """Position of a joint now."""
