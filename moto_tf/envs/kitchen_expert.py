@@ -231,29 +231,41 @@ class Expert:
 
 
 def microwave(go: Expert) -> Iterator[Pose]:
-  """Holds the bar of the door and pulls it along its circle."""
-  bar = go.site('microhandle_site')
+  """Pulls the door by its bar."""
   if go.site('end_effector')[1] > 0.25:
     # Around the corner of the door.
     yield Pose(go.at(-0.4, 0.2, 1.9), OPEN, near=0.06)
+  yield from _pull(
+    go, 'microhandle_site', (-1.128, 0.455), -0.13, lambda: go.joint(22) < -0.7
+  )
+  here = go.site('end_effector')
+  yield Pose(here + go.at(0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
+
+
+def hinge_cabinet(go: Expert) -> Iterator[Pose]:
+  """Pulls the right door by its bar."""
+  yield from _pull(
+    go, 'hinge_site2', (-0.224, 0.71), 0.2, lambda: go.joint(21) > 1.25, 60
+  )
+  here = go.site('end_effector')
+  yield Pose(here + go.at(-0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
+
+
+def _pull(go, site, hinge, turn, until, steps=40):
+  """Holds a bar and pulls it along its circle around a hinge."""
+  bar = go.site(site)
   yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
   yield Pose(bar + go.at(0, 0.01, 0), OPEN, steps=15, step=0.03)
   yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=5, steps=5, near=1)
-  hinge = np.array([-1.128, 0.455])
 
-  def pull():
-    arm = go.site('microhandle_site') - [*hinge, 0]
-    turn = -0.13
+  def ahead():
+    x, y, z = go.site(site) - [*hinge, 0]
     c, s = np.cos(turn), np.sin(turn)
-    x, y = c * arm[0] - s * arm[1], s * arm[0] + c * arm[1]
-    return np.array([*(hinge + [x, y]), bar[2]])
+    return np.array([*hinge, bar[2]]) + [c * x - s * y, s * x + c * y, 0]
 
-  yield Pose(
-    pull, yaw=None, near=0, steps=40, until=lambda: go.joint(22) < -0.7
-  )
+  yield Pose(ahead, yaw=None, near=0, steps=steps, until=until)
   here = go.site('end_effector')
-  yield Pose(here + [0, 0, 0], OPEN, yaw=None, wait=4, steps=4, near=1)
-  yield Pose(here + go.at(0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
+  yield Pose(here, OPEN, yaw=None, wait=4, steps=4, near=1)
 
 
 def kettle(go: Expert) -> Iterator[Pose]:
@@ -300,19 +312,22 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
 
 
 def bottom_burner(go: Expert) -> Iterator[Pose]:
-  """Holds the knob and turns it."""
-  knob = go.site('knob2_site')
+  return _twist(go, 'knob2_site', lambda: go.joint(11) < -0.85)
+
+
+def top_burner(go: Expert) -> Iterator[Pose]:
+  return _twist(go, 'knob4_site', lambda: go.joint(15) < -0.85)
+
+
+def _twist(go, site, until):
+  """Holds a knob and turns it."""
+  knob = go.site(site)
+  there = knob + go.at(0, -0.03, 0)
   yield Pose(knob + go.at(0, -0.15, 0), OPEN)
-  yield Pose(knob + go.at(0, -0.03, 0), OPEN, near=0.015, steps=20, step=0.02)
-  yield Pose(knob + go.at(0, -0.03, 0), CLOSED, wait=5, steps=5, near=1)
-  yield Pose(
-    knob + go.at(0, -0.03, 0),
-    roll=1.2,
-    near=0,
-    steps=25,
-    until=lambda: go.joint(11) < -0.85,
-  )
-  yield Pose(knob + [0, -0.03, 0], OPEN, roll=1.2, wait=4, steps=4, near=1)
+  yield Pose(there, OPEN, near=0.015, steps=20, step=0.02)
+  yield Pose(there, CLOSED, wait=5, steps=5, near=1)
+  yield Pose(there, roll=1.2, near=0, steps=25, until=until)
+  yield Pose(there, OPEN, roll=1.2, wait=4, steps=4, near=1)
   yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10)
 
 
@@ -322,6 +337,8 @@ PLANS = {
   'light switch': light_switch,
   'slide cabinet': slide_cabinet,
   'bottom burner': bottom_burner,
+  'top burner': top_burner,
+  'hinge cabinet': hinge_cabinet,
 }
 
 
