@@ -21,7 +21,7 @@ from collections.abc import Mapping
 import numpy as np
 from gymnasium.spaces import Box
 
-from moto_tf.envs import Env, EnvError, choices, render
+from moto_tf.envs import Demonstrator, Env, EnvError, choices, render
 
 # Where the joints of an object stand in qpos, and where they should be. The
 # values are those of FrankaKitchen-v1, from relay policy learning.
@@ -46,12 +46,61 @@ TASKS = {
 }
 VIEWS = {'default': render.View(90, -60, 1.86, (-0.3, 0.5, 2.0))}
 STEPS = 280
+# Of demonstrations: waypoints in m, and actions.
+JITTER, NOISE = 0.005, 0.1
 QPOS = 30
 
 
 def make(name: str, config) -> 'Kitchen':
   """Makes a task, such as 'mixed'."""
   return Kitchen(name, config)
+
+
+def find_targets(name: str) -> tuple[str, ...]:
+  """The four targets of a task.
+
+  Raises:
+    EnvError: there is no such task.
+  """
+  name = name.removeprefix('kitchen_')
+  if name not in TASKS:
+    raise EnvError(f'Unknown kitchen task {name!r}. {choices(name, TASKS)}')
+  return TASKS[name]
+
+
+def demonstrator(name: str) -> Demonstrator:
+  """Experts that bring four objects in place, in random orders.
+
+  In `complete` these are the targets. Else they are any four of all seven, and
+  an episode counts whatever comes of it; in `partial` only if it does not
+  complete all targets, as in the paper's data.
+  """
+  from moto_tf.envs import kitchen_expert
+
+  targets = find_targets(name)
+  model = make_simulation(targets).model
+  kind = name.removeprefix('kitchen_')
+
+  def policy(seed):
+    order = draw_order(kind, seed)
+    expert = kitchen_expert.Expert(model, order, seed, JITTER)
+    return lambda obs: expert(obs['qpos'])
+
+  def keep(episode):
+    success = bool(episode['success'].any())
+    return {'complete': success, 'partial': not success}.get(kind, True)
+
+  return Demonstrator(policy, keep, NOISE)
+
+
+def draw_order(kind: str, seed: int) -> tuple[str, ...]:
+  """Which objects an expert brings in place, and in which order."""
+  rng, targets = np.random.default_rng(seed), TASKS[kind]
+  pool = targets if kind == 'complete' else tuple(GOALS)
+  while True:
+    order = tuple(pool[i] for i in rng.permutation(len(pool))[:4])
+    if kind != 'partial' or set(order) != set(targets):
+      return order
 
 
 def in_place(qpos: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
@@ -107,15 +156,13 @@ class Kitchen(Env):
 
   Observes 'image', 'state' float32 [59] (robot qpos 9 and qvel 9, objects qpos
   21 and qvel 20, with the sensors' noise), its part 'proprio' float32 [18], the
-  noiseless positions 'qpos' float64 [30], which images can be rendered from,
-  and whether each target is in place, 'log_<target>' float32 [].
+  noiseless positions 'qpos' float32 [30], which the image is rendered from, and
+  whether each target is in place, 'log_<target>' float32 [].
   """
 
   def __init__(self, name: str, config):
     """Builds the simulation, and the renderer if `config.image`."""
-    self.targets = TASKS.get(_short(name))
-    if self.targets is None:
-      raise EnvError(f'Unknown kitchen task {name!r}. {choices(name, TASKS)}')
+    self.targets = find_targets(name)
     limit = STEPS // config.action_repeat
     if config.time_limit > limit:
       raise EnvError(
@@ -126,7 +173,7 @@ class Kitchen(Env):
     spaces = {
       'state': Box(-np.inf, np.inf, (59,), np.float32),
       'proprio': Box(-np.inf, np.inf, (18,), np.float32),
-      'qpos': Box(-np.inf, np.inf, (QPOS,), np.float64),
+      'qpos': Box(-np.inf, np.inf, (QPOS,), np.float32),
       **{log_key(x): Box(0, 1, (), np.float32) for x in self.targets},
     }
     if config.image:
@@ -162,8 +209,10 @@ class Kitchen(Env):
     return obs, reward, False, False, self._ever.all()
 
   def _observe(self, obs: Mapping) -> tuple[dict, np.ndarray]:
-    qpos, state = self.data.qpos.copy(), obs['observation']
-    placed = in_place(qpos, self.targets)
+    state = obs['observation']
+    # As they are stored, so that a stored episode gives the same images.
+    qpos = self.data.qpos.astype(np.float32)
+    placed = in_place(self.data.qpos, self.targets)
     record = {
       'state': state.astype(np.float32),
       'proprio': state[:18].astype(np.float32),
@@ -195,8 +244,3 @@ def make_simulation(targets: tuple[str, ...]):
     terminate_on_tasks_completed=False,
     remove_task_when_completed=False,
   )
-
-
-def _short(name):
-  """Name of a task; the prefix of the suite is optional."""
-  return name.removeprefix('kitchen_')

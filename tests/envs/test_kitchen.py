@@ -69,7 +69,7 @@ def test_records(make):
   np.testing.assert_array_equal(record['state'][:18], record['proprio'])
   # Noise of up to 0.001 rad on the robot, none on these positions.
   assert 0 < np.abs(record['state'][:9] - record['qpos'][:9]).max() <= 1.01e-3
-  np.testing.assert_array_equal(record['qpos'], env.data.qpos)
+  np.testing.assert_allclose(record['qpos'], env.data.qpos, atol=1e-6)
   assert {key for key in env.obs_space if key.startswith('log_')} == {
     *('log_microwave', 'log_kettle', 'log_bottom_burner', 'log_light_switch')
   }
@@ -176,3 +176,32 @@ def test_metrics_have_every_target(make):
   summary = summarise([episode, {**episode, 'log_kettle': np.zeros(2)}], [0, 1])
   assert summary['kettle'] == 0.5 and summary['rollouts'][1]['kettle'] == 0
   json.dumps(summary)
+
+
+def test_demonstrations_by_task():
+  """Any four of seven objects, the targets alone, or not all of them."""
+  from moto_tf.envs import make_demonstrator
+
+  wins = {'success': np.array([False, True])}
+  fails = {'success': np.array([False, False])}
+  kept = {}
+  for name, targets in kitchen.TASKS.items():
+    made = make_demonstrator(f'kitchen_{name}')
+    kept[name] = (made.keep(wins), made.keep(fails))
+    orders = [kitchen.draw_order(name, seed) for seed in range(200)]
+    assert all(len(set(order)) == 4 for order in orders)
+    full = sum(set(order) == set(targets) for order in orders)
+    assert (full == 200) if name == 'complete' else (full < 20)
+    assert (full > 0) == (name != 'partial')
+    used = {target for order in orders for target in order}
+    assert used == set(targets if name == 'complete' else kitchen.GOALS)
+    assert len(set(orders)) > 20
+    qpos = {'qpos': np.zeros(30, np.float32)}
+    first, again, other = (made.policy(seed)(qpos) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (9,) and not np.array_equal(first, other)
+  assert kept == {
+    'mixed': (True, True),
+    'complete': (True, False),
+    'partial': (False, True),
+  }
