@@ -188,25 +188,35 @@ def summarise(rollouts: list[dict], seeds: list[int]) -> dict:
 
   Success: Wilson score interval. Return: normal interval of the mean.
   """
-  success = np.array([bool(e['success'].any()) for e in rollouts])
-  returns = np.array([episode_return(e) for e in rollouts])
-  lengths = [len(e['reward']) - 1 for e in rollouts]
+  rows = [episode_metrics(e) for e in rollouts]
+  columns = {k: np.array([row[k] for row in rows]) for k in rows[0]}
+  returns = columns['return']
   count = len(rollouts)
   half = 1.96 * returns.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
-  low, high = wilson(int(success.sum()), count)
+  low, high = wilson(int(columns['success'].sum()), count)
   return {
     'episodes': count,
-    'success': float(success.mean()),
+    **{k: float(v.mean()) for k, v in columns.items()},
     'success_low': low,
     'success_high': high,
-    'return': float(returns.mean()),
     'return_low': float(returns.mean() - half),
     'return_high': float(returns.mean() + half),
-    'length': float(np.mean(lengths)),
     'rollouts': [
-      {'seed': s, 'success': bool(a), 'return': float(r), 'length': int(n)}
-      for s, a, r, n in zip(seeds, success, returns, lengths, strict=True)
+      {'seed': s, **row} for s, row in zip(seeds, rows, strict=True)
     ],
+  }
+
+
+def episode_metrics(episode: dict) -> dict:
+  """Success, return, length, and the largest value of each log_ observation."""
+  found = {
+    'success': bool(episode['success'].any()),
+    'return': float(episode_return(episode)),
+    'length': len(episode['reward']) - 1,
+  }
+  logged = [key for key in episode if key.startswith('log_')]
+  return found | {
+    key.removeprefix('log_'): float(episode[key].max()) for key in logged
   }
 
 

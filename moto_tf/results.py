@@ -270,12 +270,15 @@ def _last_parts(text):
 
 def _columns(rollouts):
   """Episodes of an evaluation, whose seeds count up from the first."""
-  returns = [float(x['return']) for x in rollouts]
+  names = [name for name in rollouts[0] if name != 'seed']
+  found = {name: [float(x[name]) for x in rollouts] for name in names}
+  whole = lambda x: int(x) if x.is_integer() else round(x, 4)
   return {
     'first_seed': rollouts[0]['seed'],
-    'success': [int(x['success']) for x in rollouts],
-    'return': [round(x, 4) if math.isfinite(x) else None for x in returns],
-    'length': [x['length'] for x in rollouts],
+    **{
+      name: [whole(x) if math.isfinite(x) else None for x in values]
+      for name, values in found.items()
+    },
   }
 
 

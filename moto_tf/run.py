@@ -19,7 +19,6 @@ from . import envs, evaluation, images, results, rundir
 from .agent import Agent
 from .checkpoint import Checkpoints
 from .config import Config, ConfigError
-from .data.episodes import episode_return
 from .data.inspect import differences, read_record
 from .driver import Driver
 from .logger import Logger
@@ -268,17 +267,13 @@ class Run:
     (episode,) = self._driver.run(policy, [seed])
     for key, value in self._driver.seconds.items():
       self._episode_seconds[key] += value
-    length = len(episode['reward']) - 1
-    episode_metrics = {
-      'return': episode_return(episode),
-      'success': float(episode['success'].any()),
-      'length': length,
-    }
+    metrics = evaluation.episode_metrics(episode)
+    length = metrics['length']
     self.replay.add(episode, f'{self.episode:06d}')
     self.episode += 1
     self.agent_step += length
     self.env_step += length * self._driver.action_repeat
-    self.logger.add(episode_metrics, 'episode')
+    self.logger.add(metrics, 'episode')
 
   def _random_policy(self, obs, state, lanes):
     actions = [
@@ -298,8 +293,8 @@ class Run:
     summary, rollouts = evaluation.evaluate(
       self.agent, self._eval_driver, self.config.eval_episodes
     )
-    keys = ('success', 'return', 'length')
-    self.logger.add({k: summary[k] for k in keys}, 'eval')
+    names = evaluation.episode_metrics(rollouts[0])
+    self.logger.add({k: summary[k] for k in names}, 'eval')
     counters = {**self._counters(), 'phase': phase}
     self._records.evaluated(counters, self.logger.seconds, summary)
     for key in self.agent.model.decoder.cnn_keys:

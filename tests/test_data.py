@@ -242,7 +242,11 @@ def fake(monkeypatch):
 
 
 def recipe(**changes):
-  options = {'task': 'plate-slide', 'env': {'image_size': 8}, **changes}
+  options = {
+    'task': 'metaworld_plate-slide',
+    'env': {'image_size': 8},
+    **changes,
+  }
   return record.Recipe(**options)
 
 
@@ -297,7 +301,10 @@ def test_collect_goes_on_after_a_crash(fake, tmp_path, monkeypatch):
   [
     ({'seed': 1}, 'seed 0 there, 1 now'),
     ({'noise': 0.3}, 'noise 0.0 there, 0.3 now'),
-    ({'task': 'hammer'}, "task 'metaworld_plate-slide' there, 'metaworld_ham"),
+    (
+      {'task': 'metaworld_hammer'},
+      "task 'metaworld_plate-slide' there, 'metaworld_ham",
+    ),
     ({'all_outcomes': True}, 'all_outcomes False there, True now'),
     ({'env': {'image_size': 64}}, r'env\.image_size 8 there, 64 now'),
   ],

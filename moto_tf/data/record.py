@@ -1,4 +1,4 @@
-"""Demonstrations recorded with the scripted policies of Meta-World.
+"""Demonstrations recorded with the scripted experts of a suite.
 
 Attempt i depends only on the seed, i and the settings, never on the number of
 worker processes. A recording can therefore stop anywhere and go on later: the
@@ -20,7 +20,6 @@ import numpy as np
 import moto_tf
 from moto_tf import driver, envs
 from moto_tf.data import episodes, inspect
-from moto_tf.envs import metaworld
 
 # Attempts per wanted episode before a recording gives up.
 PATIENCE = 10
@@ -34,9 +33,10 @@ class RecordError(ValueError):
 class Recipe:
   """Everything that decides what an attempt looks like.
 
-  task is a Meta-World name such as 'drawer-open', noise the standard deviation
-  of Gaussian noise on the actions, env the `env` part of a Config. Without
-  all_outcomes only successful attempts are kept.
+  task is a name with its suite such as 'metaworld_drawer-open', noise the
+  standard deviation of Gaussian noise on the actions, env the `env` part of a
+  Config. Without all_outcomes only the attempts are kept that the suite calls
+  demonstrations, for most tasks the successful ones.
   """
 
   task: str
@@ -48,7 +48,7 @@ class Recipe:
   def settings(self) -> dict:
     """Plain values, as stored in dataset.json."""
     values = {
-      'task': f'metaworld_{self.task}',
+      'task': self.task,
       'seed': self.seed,
       'noise': self.noise,
       'all_outcomes': self.all_outcomes,
@@ -62,10 +62,9 @@ class Recorder:
 
   def __init__(self, recipe: Recipe, workers: int):
     self._recipe = recipe
-    self._scripted = metaworld.scripted_policy(recipe.task)
-    make_env = functools.partial(
-      envs.make_env, f'metaworld_{recipe.task}', recipe.env
-    )
+    self._demonstrator = envs.make_demonstrator(recipe.task)
+    self._policies = {}
+    make_env = functools.partial(envs.make_env, recipe.task, recipe.env)
     self._driver = driver.Driver(make_env, workers, 'process')
 
   def attempts(self, indices: list[int]) -> list[dict]:
@@ -78,12 +77,13 @@ class Recorder:
     self._driver.close()
 
   def _policy(self, obs, state, lanes):
-    actions = [self._scripted(row.astype(np.float64)) for row in obs['state']]
-    noise = [
-      np.random.default_rng([int(s), int(t)]).standard_normal(4)
-      for s, t in zip(*lanes)
-    ]
-    actions = np.array(actions) + self._recipe.noise * np.array(noise)
+    actions = []
+    for i, (seed, step) in enumerate(zip(*lanes, strict=True)):
+      if step == 0:
+        self._policies[i] = self._demonstrator.policy(int(seed))
+      action = self._policies[i]({key: obs[key][i] for key in obs})
+      noise = np.random.default_rng([seed, step]).standard_normal(len(action))
+      actions.append(action + self._recipe.noise * noise)
     return np.clip(actions, -1, 1), state
 
 
@@ -111,20 +111,21 @@ def collect(
       f'{recipe.seed}; expected at least 1, 1, 0 and 0.'
     )
   # An unknown task must not leave an empty directory behind.
-  metaworld.scripted_policy(recipe.task)
+  demonstrator = envs.make_demonstrator(recipe.task)
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   kept, dropped = _open_recording(recipe, directory)
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)
-    progress = Progress(recipe.task, len(kept), count)
+    name = recipe.task.partition('_')[2]
+    progress = Progress(name, len(kept), count)
     recorder = Recorder(recipe, min(workers, count - len(kept)))
     try:
       while len(kept) < count:
         # Never more than are missing, so the last one is the last attempt.
         indices = list(itertools.islice(left, min(workers, count - len(kept))))
         for index, episode in zip(indices, recorder.attempts(indices)):
-          if recipe.all_outcomes or episodes.episode_success(episode):
+          if recipe.all_outcomes or demonstrator.keep(episode):
             episodes.save_episode(directory, f'{index:06d}', episode)
             kept.add(index)
           else:
@@ -134,7 +135,7 @@ def collect(
         tries = len(kept | dropped)
         if len(kept) < count and tries >= PATIENCE * count:
           raise RecordError(
-            f'{recipe.task}: only {len(kept)} of {tries} attempts succeeded, '
+            f'{recipe.task}: only {len(kept)} of {tries} attempts were kept, '
             f'{count} are wanted. Lower --noise ({recipe.noise}), or keep '
             'failures too with --all_outcomes.'
           )
@@ -212,7 +213,8 @@ def _open_recording(recipe, directory):
 
 def _write_record(recipe, directory, dropped):
   packages = {
-    name: metadata.version(name) for name in ('metaworld', 'mujoco', 'numpy')
+    name: metadata.version(name)
+    for name in ('metaworld', 'gymnasium-robotics', 'mujoco', 'numpy')
   }
   record = {
     **recipe.settings(),

@@ -19,20 +19,26 @@ A record is a dict of the observations and
   is_terminal  it ends by the task itself, not by a time limit
   success      the task was achieved so far in this episode
 
+Observations named log_<name> are numbers for the metrics, which get the largest
+one of each episode.
+
 A suite is one module with `make(name, config)` and one line in `SUITES`. It
-best derives from `Env`, which does all but the simulation.
+best derives from `Env`, which does all but the simulation. One with scripted
+experts also has `demonstrator(name)`.
 """
 
+import dataclasses
 import difflib
 import importlib
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from gymnasium.spaces import Box
 
 SUITES = {
   'metaworld': 'moto_tf.envs.metaworld',
+  'kitchen': 'moto_tf.envs.kitchen',
   'gym': 'moto_tf.envs.gym',
 }
 
@@ -41,6 +47,22 @@ FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 
 class EnvError(ValueError):
   """An environment cannot be made, or was used in a wrong way."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrator:
+  """Scripted episodes of a task.
+
+  Attributes:
+    policy: from the seed of an episode to its policy, which maps the
+      observations of each of its records to an action float32 [A].
+    keep: whether a finished episode is a demonstration.
+    noise: standard deviation of Gaussian noise on the actions, by default.
+  """
+
+  policy: Callable[[int], Callable[[dict], np.ndarray]]
+  keep: Callable[[dict], bool]
+  noise: float = 0.0
 
 
 class Env:
@@ -153,13 +175,31 @@ def make_env(task: str, config) -> Env:
     EnvError: the suite, the task or the camera does not exist, or something
       that it needs is not installed.
   """
+  module, name = _suite(task)
+  return module.make(name, config)
+
+
+def make_demonstrator(task: str) -> Demonstrator:
+  """Makes the scripted expert of a task.
+
+  Raises:
+    EnvError: there is no such task, or nobody wrote an expert for it.
+  """
+  module, name = _suite(task)
+  if not hasattr(module, 'demonstrator'):
+    raise EnvError(f'There is no scripted expert for {task}.')
+  return module.demonstrator(name)
+
+
+def _suite(task):
+  """Module and name of a task."""
   suite, _, name = task.partition('_')
   if suite not in SUITES or not name:
     raise EnvError(
       f'Task {task!r} is not <suite>_<name> with one of the suites '
       f'{", ".join(SUITES)}. Example: metaworld_drawer-open.'
     )
-  return importlib.import_module(SUITES[suite]).make(name, config)
+  return importlib.import_module(SUITES[suite]), name
 
 
 def choices(name: str, names: Iterable[str]) -> str:

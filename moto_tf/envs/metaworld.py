@@ -22,7 +22,7 @@ from collections.abc import Callable
 import numpy as np
 from gymnasium.spaces import Box
 
-from moto_tf.envs import Env, EnvError, choices, render
+from moto_tf.envs import Demonstrator, Env, EnvError, choices, render
 
 # The tasks of the paper.
 TASKS = (
@@ -67,6 +67,13 @@ def scripted_policy(name: str) -> Callable[[np.ndarray], np.ndarray]:
     return np.clip(action, -1, 1).astype(np.float32)
 
   return act
+
+
+def demonstrator(name: str) -> Demonstrator:
+  """Meta-World's own policy; its successful episodes are demonstrations."""
+  policy = scripted_policy(name)
+  act = lambda obs: policy(obs['state'].astype(np.float64))
+  return Demonstrator(lambda seed: act, lambda e: bool(e['success'].any()))
 
 
 class MetaWorld(Env):

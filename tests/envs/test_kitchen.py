@@ -1,0 +1,207 @@
+"""Franka Kitchen: rewards, targets, images from positions, noise by seed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from env_helpers import rollout, same, settings
+
+from moto_tf.envs import EnvError, kitchen, make_env
+
+ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 9)).astype(np.float32)
+HOME = {'action_repeat': 1, 'time_limit': 280}
+
+
+@pytest.fixture
+def make():
+  """`make_env` with the settings as keywords; closes what it made."""
+  made = []
+
+  def build(task='kitchen_mixed', **changes):
+    made.append(make_env(task, settings(**{**HOME, **changes})))
+    return made[-1]
+
+  yield build
+  for env in made:
+    env.close()
+
+
+def place(env, *targets):
+  """Puts objects where they should be."""
+  for target in targets:
+    index, goal = kitchen.GOALS[target]
+    env.data.qpos[list(index)] = goal
+
+
+def test_goals_are_those_of_the_environment():
+  from gymnasium_robotics.envs.franka_kitchen import kitchen_env as original
+
+  assert kitchen.GOALS.keys() == original.OBS_ELEMENT_GOALS.keys()
+  for name, (index, goal) in kitchen.GOALS.items():
+    np.testing.assert_array_equal(index, original.OBS_ELEMENT_INDICES[name])
+    np.testing.assert_array_equal(goal, original.OBS_ELEMENT_GOALS[name])
+  assert original.BONUS_THRESH == kitchen.NEAR
+
+
+def test_same_seed_same_episode(make):
+  first, second = make(image=True), make(image=True)
+  episode = rollout(first, 3, ACTIONS)
+  other = rollout(second, 4, ACTIONS)
+  np.random.seed(1)
+  assert same(rollout(second, 3, ACTIONS), episode)
+  assert same(rollout(first, 3, ACTIONS), episode)
+  # The noise of the sensors, which the controller uses too.
+  assert not np.array_equal(other['state'][0], episode['state'][0])
+  assert not np.array_equal(other['qpos'][-1], episode['qpos'][-1])
+  np.testing.assert_array_equal(other['qpos'][0], episode['qpos'][0])
+
+
+def test_records(make):
+  env = make('kitchen_partial', image=True, image_size=32)
+  for record in (env.reset(0), env.step(np.zeros(9))):
+    for key, space in env.obs_space.items():
+      assert record[key].dtype == space.dtype, key
+      assert record[key].shape == space.shape, key
+  assert record['image'].shape == (32, 32, 3)
+  np.testing.assert_array_equal(record['state'][:18], record['proprio'])
+  # Noise of up to 0.001 rad on the robot, none on these positions.
+  assert 0 < np.abs(record['state'][:9] - record['qpos'][:9]).max() <= 1.01e-3
+  np.testing.assert_allclose(record['qpos'], env.data.qpos, atol=1e-6)
+  assert {key for key in env.obs_space if key.startswith('log_')} == {
+    *('log_microwave', 'log_kettle', 'log_bottom_burner', 'log_light_switch')
+  }
+
+
+def test_an_episode_has_280_steps(make):
+  env = make(time_limit=0)
+  record, steps = env.reset(0), 0
+  while not record['is_last']:
+    record = env.step(np.zeros(9))
+    steps += 1
+  assert steps == 280 and not record['is_terminal']
+  with pytest.raises(EnvError, match='give 280 or less'):
+    make(time_limit=281)
+  with pytest.raises(EnvError, match='give 140 or less'):
+    make(action_repeat=2)
+
+
+@pytest.mark.parametrize('task', kitchen.TASKS)
+def test_reward_is_the_number_of_targets_in_place(make, task):
+  """Not only once, and success is of targets in place at different times."""
+  env = make(f'kitchen_{task}')
+  targets = kitchen.TASKS[task]
+  env.reset(0)
+  still = np.zeros(9)
+  assert env.step(still)['reward'] == 0
+  place(env, *targets[:2])
+  for _ in range(2):
+    record = env.step(still)
+    assert record['reward'] == 2 and not record['success']
+    found = [record[kitchen.log_key(target)] for target in targets]
+    assert found == [1, 1, 0, 0]
+  index, _ = kitchen.GOALS[targets[0]]
+  env.data.qpos[list(index)] = 0
+  assert env.step(still)['reward'] == 1
+  place(env, *targets[2:])
+  record = env.step(still)
+  assert record['reward'] == 3 and record['success']
+  other = ({*kitchen.GOALS} - {*targets}).pop()
+  env.reset(0)
+  place(env, other)
+  record = env.step(still)
+  assert record['reward'] == 0
+  assert not any(record[kitchen.log_key(target)] for target in targets)
+
+
+def test_images_come_from_positions_alone(make):
+  """Of the live run, and of another simulation that sees only positions."""
+  episode = rollout(make(image=True), 0, ACTIONS)
+  model = kitchen.make_simulation(kitchen.TASKS['mixed']).model
+  painter = kitchen.Painter(model, 64, 'default', True)
+  for i in reversed(range(13)):
+    image = painter(episode['qpos'][i])
+    np.testing.assert_array_equal(image, episode['image'][i])
+  painter.close()
+  assert np.ptp(episode['image'][0]) > 150
+  assert not np.array_equal(episode['image'][0], episode['image'][12])
+
+
+@pytest.mark.parametrize('fast', [True, False])
+def test_the_light_switch_lights_the_stove(make, fast):
+  env = make(image=True, fast_render=fast)
+  env.reset(0)
+  dark = env.step(np.zeros(9))['image'].astype(int)
+  place(env, 'light switch')
+  lit = env.step(np.zeros(9))['image'].astype(int)
+  env.data.qpos[17:19] = 0
+  again = env.step(np.zeros(9))['image'].astype(int)
+  stove = np.s_[20:36, 26:46]
+  assert (lit - dark)[stove].mean() > 30
+  assert abs((again - dark)[stove].mean()) < 5
+
+
+def test_names():
+  with pytest.raises(EnvError, match='Did you mean mixed'):
+    make_env('kitchen_mixd', settings(**HOME))
+
+
+def test_missing_package_is_named():
+  code = (
+    'import sys, types; sys.modules["gymnasium_robotics"] = None\n'
+    'from moto_tf.envs import kitchen\n'
+    'kitchen.make_simulation(kitchen.TASKS["mixed"])'
+  )
+  root = Path(__file__).parents[2]
+  command = [sys.executable, '-c', code]
+  done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+  assert 'EnvError: Franka Kitchen cannot be imported' in done.stderr
+  assert 'pip install gymnasium-robotics' in done.stderr
+
+
+def test_metrics_have_every_target(make):
+  from moto_tf.evaluation import episode_metrics, summarise
+
+  env = make()
+  env.reset(0)
+  place(env, 'kettle')
+  records = [env.step(np.zeros(9))]
+  env.data.qpos[23:30] = 0
+  records.append(env.step(np.zeros(9)))
+  episode = {k: np.stack([r[k] for r in records]) for k in records[0]}
+  found = episode_metrics(episode)
+  assert found['kettle'] == 1 and found['microwave'] == 0
+  summary = summarise([episode, {**episode, 'log_kettle': np.zeros(2)}], [0, 1])
+  assert summary['kettle'] == 0.5 and summary['rollouts'][1]['kettle'] == 0
+  json.dumps(summary)
+
+
+def test_demonstrations_by_task():
+  """Any four of seven objects, the targets alone, or not all of them."""
+  from moto_tf.envs import make_demonstrator
+
+  wins = {'success': np.array([False, True])}
+  fails = {'success': np.array([False, False])}
+  kept = {}
+  for name, targets in kitchen.TASKS.items():
+    made = make_demonstrator(f'kitchen_{name}')
+    kept[name] = (made.keep(wins), made.keep(fails))
+    orders = [kitchen.draw_order(name, seed) for seed in range(200)]
+    assert all(len(set(order)) == 4 for order in orders)
+    full = sum(set(order) == set(targets) for order in orders)
+    assert (full == 200) if name == 'complete' else (full < 20)
+    assert (full > 0) == (name != 'partial')
+    used = {target for order in orders for target in order}
+    assert used == set(targets if name == 'complete' else kitchen.GOALS)
+    assert len(set(orders)) > 20
+    qpos = {'qpos': np.zeros(30, np.float32)}
+    first, again, other = (made.policy(seed)(qpos) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert first.shape == (9,) and not np.array_equal(first, other)
+  assert kept == {
+    'mixed': (True, True),
+    'complete': (True, False),
+    'partial': (False, True),
+  }
