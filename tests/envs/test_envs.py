@@ -197,9 +197,9 @@ def test_names(make):
 @pytest.mark.parametrize(
   'task, changes, message',
   [
-    ('drawer-open', {}, r"'drawer-open'.*metaworld, gym"),
+    ('drawer-open', {}, r"'drawer-open'.*metaworld, kitchen, gym"),
     ('metaworld_', {}, 'Example: metaworld_drawer-open'),
-    ('atari_pong', {}, 'metaworld, gym'),
+    ('atari_pong', {}, 'metaworld, kitchen, gym'),
     ('metaworld_drawer-opn', {}, r'mean drawer-open\?.*assembly.*window-open'),
     ('metaworld_drawer-open-v2', {}, r'mean drawer-open\?'),
     (
