@@ -7,7 +7,7 @@ action is the one whose control signal is that reference:
   control = q + 0.16 a  =  q_ref + qfrc_bias / kp
 
 The last term holds the arm against gravity. A reference of its own is needed:
-steps from the measured position, which lags behind, would be cut by half.
+steps from the measured position, which lags behind, reach only part of the way.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ class Arm:
     self._range[3, 1] = min(self._range[3, 1], 0.0)
     self._range[5, 0] = max(self._range[5, 0], 0.0)
     self._gain = model.actuator_gainprm[:7, 0].copy()
-    self._rest = REST_JOINTS
+    self._names = [model.site(i).name for i in range(model.nsite)]
 
   def see(self, qpos: np.ndarray) -> tuple[dict, np.ndarray]:
     """Places of all sites by name, and torques of gravity on the arm [7]."""
@@ -84,8 +84,9 @@ class Arm:
       update(model, data)
     torques = np.zeros(model.nv)
     mujoco.mj_rne(model, data, 0, torques)
-    names = [model.site(i).name for i in range(model.nsite)]
-    return dict(zip(names, data.site_xpos.copy(), strict=True)), torques[:7]
+    return dict(zip(self._names, data.site_xpos.copy(), strict=True)), torques[
+      :7
+    ]
 
   def hand(self, joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Place [3] and orientation [3, 3] of the hand."""
@@ -95,7 +96,9 @@ class Arm:
     place = self._data.site_xpos[self._site].copy()
     return place, self._data.site_xmat[self._site].reshape(3, 3).copy()
 
-  def move(self, joints: np.ndarray, place: np.ndarray, pose: Pose):
+  def move(
+    self, joints: np.ndarray, place: np.ndarray | None, pose: Pose
+  ) -> np.ndarray:
     """Joints after one step of damped least squares towards a pose.
 
     Joints at a limit are frozen and the rest is solved again.
@@ -118,7 +121,7 @@ class Arm:
       part = jac[:, free]
       square = part @ part.T + DAMPING * np.eye(len(error))
       change = np.zeros(7)
-      pull = self._rest[free] - joints[free]
+      pull = REST_JOINTS[free] - joints[free]
       pull *= REST / max(1.0, np.abs(pull).max())
       change[free] = pull + part.T @ np.linalg.solve(
         square, error - part @ pull
