@@ -46,7 +46,13 @@ class ExportError(ValueError):
 class Records:
   """The records of one run, continued like its metrics."""
 
-  def __init__(self, logdir: Path, config: Config, resume_step: int | None):
+  def __init__(
+    self,
+    logdir: Path,
+    config: Config,
+    resume_step: int | None,
+    changes: Mapping[str, tuple] | None = None,
+  ):
     """Begins a session.
 
     Args:
@@ -54,13 +60,15 @@ class Records:
       config: its configuration.
       resume_step: gradient step of the checkpoint the run continues from;
         evaluations beyond it are dropped. None is a new run.
+      changes: settings that differ from those so far, value before and now.
 
     Raises:
       LoggerError: the directory cannot be written.
     """
     self._path = logdir / 'evaluations.jsonl'
     logger.open_rows(self._path, resume_step)
-    path, session = logdir / 'sessions.json', _session(config, resume_step or 0)
+    path = logdir / 'sessions.json'
+    session = _session(config, resume_step or 0, changes or {})
     with logger.writing(path):
       sessions = [] if resume_step is None else _read_sessions(path)
       if sessions is None:
@@ -141,6 +149,9 @@ def export(path: Path | str) -> dict:
     words = shlex.split(session['command'])
     words = [_map_path(_last_parts, word) for word in words]
     session['command'] = ' '.join(words)
+    changes = session.get('changes', {})
+    for key in changes.keys() & set(PATHS):
+      changes[key] = [_last_parts(x) for x in changes[key]]
   last = run.rows[-1]
   results = {
     'wall_clock_seconds': last.get('time'),
@@ -217,13 +228,14 @@ def success(content: Mapping) -> tuple[float | None, int]:
 # Sessions.
 
 
-def _session(config, step):
+def _session(config, step, changes):
   now = datetime.datetime.now(datetime.UTC)
   return {
     'command': command(sys.argv),
     'commit': commit(),
     'machine': {**machine.describe(), **machine.environment(config)},
     'gradient_step': step,
+    'changes': dict(changes),
     'started': now.isoformat(timespec='seconds'),
   }
 

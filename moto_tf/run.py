@@ -69,8 +69,10 @@ class Run:
     with contextlib.ExitStack() as stack:
       offline = self._offline_dir()  # First: a frequent mistake.
       loaded = self._checkpoints.load()
+      changes = {}
       if loaded:
-        rundir.check_changes(self.logdir / 'config.yaml', config, loaded[1])
+        path = self.logdir / 'config.yaml'
+        changes = rundir.check_changes(path, config, loaded[1])
       self._driver = Driver(self._make_env, 1, config.env_workers)
       stack.callback(self._driver.close)
       self._eval_driver = None
@@ -94,7 +96,7 @@ class Run:
         self.logdir, str(config), config.flat, resumed, self.total
       )
       stack.callback(self.logger.close)
-      self._records = results.Records(self.logdir, config, resumed)
+      self._records = results.Records(self.logdir, config, resumed, changes)
       self._stack = stack.pop_all()
     self._saved = self._logged = self._position() if loaded else None
     every = lambda period: Every(period, self.gradient_step)

@@ -12,14 +12,17 @@ def offline_dir(config: Config, logdir: Path) -> Path | None:
   return config.path('offline_data')
 
 
-def check_changes(path: Path, config: Config, meta: dict) -> None:
+def check_changes(path: Path, config: Config, meta: dict) -> dict:
   """Says which settings of a continued run differ; some must not.
+
+  Returns:
+    Value before and now by key, without logdir.
 
   Raises:
     ConfigError: a setting changed that the run's counters rest on.
   """
   if not path.exists():
-    return
+    return {}
   before, now = Config.load(path).flat, config.flat
   changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
   fixed = ['task', 'seed']
@@ -36,3 +39,4 @@ def check_changes(path: Path, config: Config, meta: dict) -> None:
     print(f'Continuing {path.parent} with other settings:')
   for key in changed:
     print(f'  {key}: {before.get(key)} -> {now[key]}')
+  return {key: (before.get(key), now[key]) for key in changed}

@@ -75,6 +75,7 @@ def killed(tmp_path_factory):
     with pytest.raises(KeyError):
       train(run)
   before = lines(logdir / 'evaluations.jsonl')
+  config = tiny(logdir, **steps, eval_episodes=3, eager=True, checkpoint_keep=2)
   with make_run(config) as run:
     train(run)
   return logdir, before
@@ -83,6 +84,8 @@ def killed(tmp_path_factory):
 def test_sessions(killed):
   sessions = json.loads((killed[0] / 'sessions.json').read_text())
   assert [session['gradient_step'] for session in sessions] == [0, 4]
+  changes = [session['changes'] for session in sessions]
+  assert changes == [{}, {'checkpoint_keep': [3, 2]}]
   for session in sessions:
     assert session['command'].startswith('python ')
     assert session['commit'] == results.commit()
@@ -354,7 +357,8 @@ def test_no_paths(tmp_path):
   places = {'offline_data': str(data), 'heldout_data': '~/me/held/out'}
   path = write_run(tmp_path / 'moto' / '0', [row(1)], **places)
   line = f"python scripts/train.py --logdir={path} --x '' --offline_data {data}"
-  (path / 'sessions.json').write_text(json.dumps([{'command': line}]))
+  session = {'command': line, 'changes': {'offline_data': ['', str(data)]}}
+  (path / 'sessions.json').write_text(json.dumps([session]))
   content = results.export(path)
   assert content['config']['offline_data'] == 'demos/drawer-open'
   assert content['config']['heldout_data'] == 'held/out'

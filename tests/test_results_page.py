@@ -35,6 +35,28 @@ def test_a_run_can_be_repeated(path):
   assert content['wall_clock_seconds'] > 0
 
 
+# What presets of methods set, and what does not reach the training.
+OWN = {'behavior', 'rssm.ensemble', 'start_states', 'alpha', 'beta'}
+IDLE = {'logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'}
+
+
+@pytest.mark.parametrize('group', [x for x in GROUPS if x != 'choices'])
+def test_settings_are_equal(group):
+  """Throughout a run, and between methods but for what makes them."""
+  found = {}
+  for path in RESULTS.glob(f'{group}/*/*/*.json'):
+    content = json.loads(path.read_text())
+    for session in content['sessions']:
+      changed = session.get('changes', {}).keys() - IDLE
+      assert changed <= {'online_steps', 'eval_episodes'}, path
+    config = content['config']
+    settings = {k: v for k, v in config.items() if k not in OWN | IDLE}
+    task, method = config['task'], content['method']
+    assert found.setdefault(task, settings) == settings, path
+    own = {k: config[k] for k in OWN}
+    assert found.setdefault(method, own) == own, path
+
+
 @pytest.mark.parametrize('group', GROUPS)
 def test_budgets_are_equal(group):
   """Per group and task, methods and seeds differ only in what they are."""
