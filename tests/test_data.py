@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from moto_tf import config, images
-from moto_tf.data import episodes, inspect, record
+from moto_tf.data import episodes, inspect, record, store
 from scripts import collect
 from scripts import dataset as dataset_script
 
@@ -312,7 +312,7 @@ def test_collect_goes_on_after_a_crash(fake, tmp_path, monkeypatch):
 def test_collect_refuses_other_settings(fake, tmp_path, change, message):
   record.collect(recipe(), tmp_path, 1)
   before = names(tmp_path), (tmp_path / 'dataset.json').read_bytes()
-  with pytest.raises(record.RecordError, match=message):
+  with pytest.raises(store.StoreError, match=message):
     record.collect(recipe(**change), tmp_path, 5)
   assert before == (
     names(tmp_path), (tmp_path / 'dataset.json').read_bytes()
@@ -333,16 +333,16 @@ def test_settings_may_change_while_there_are_no_episodes(fake, tmp_path):
 
 def test_collect_refuses_foreign_and_damaged_files(fake, tmp_path):
   episodes.save_episode(tmp_path / 'a', 'online', make_episode())
-  with pytest.raises(record.RecordError, match='no dataset.json'):
+  with pytest.raises(store.StoreError, match='no dataset.json'):
     record.collect(recipe(), tmp_path / 'a', 2)
   record.collect(recipe(), tmp_path / 'b', 1)
   path = tmp_path / 'b' / '000000-5.npz'
   path.write_bytes(path.read_bytes()[:-40])
-  with pytest.raises(record.RecordError, match='000000-5.*Remove the file'):
+  with pytest.raises(store.StoreError, match='000000-5.*Remove the file'):
     record.collect(recipe(), tmp_path / 'b', 2)
   path.unlink()
   episodes.save_episode(tmp_path / 'b', 'mine', make_episode())
-  with pytest.raises(record.RecordError, match='mine-6.npz: not made by'):
+  with pytest.raises(store.StoreError, match='mine-6.npz: not made by'):
     record.collect(recipe(), tmp_path / 'b', 2)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from moto_tf import images
 from moto_tf.data import episodes
+from moto_tf.envs import kitchen
 
 # Average return and success rate of the paper's demonstrations, its Table 1.
 PAPER = {
@@ -24,6 +25,11 @@ PAPER = {
   'window-open': (60.5, 1.0),
 }
 
+# Of the paper's kitchen data, C.2: episodes, transitions, mean return, objects
+# per episode.
+PAPER_KITCHEN = (563, 128_569, 261.12, 3.98)
+OBJECTS = ('objects', 'object_steps')
+
 
 @dataclasses.dataclass(frozen=True)
 class Info:
@@ -32,7 +38,9 @@ class Info:
   lengths, returns, successes and first (the record of the first success, nan
   without one) have one entry per episode; keys maps names to (shape per record,
   dtype); damage maps file names to what is wrong; record is the content of
-  dataset.json, empty without one.
+  dataset.json, empty without one. In the kitchen, objects counts per episode
+  those of all seven that were ever in place, and object_steps sums over its
+  steps how many were; both are empty elsewhere.
   """
 
   directory: pathlib.Path
@@ -40,6 +48,8 @@ class Info:
   returns: np.ndarray
   successes: np.ndarray
   first: np.ndarray
+  objects: np.ndarray
+  object_steps: np.ndarray
   keys: dict
   damage: dict
   record: dict
@@ -105,14 +115,15 @@ def inspect(directory: pathlib.Path) -> Info:
     except episodes.EpisodeError as error:
       damage[path.name] = str(error).removeprefix(f'{path}: ')
       continue
-    rows[path.name] = _row(episode)
+    rows[path.name] = _row(episode, record.get('task', ''))
   signatures = collections.Counter(row['keys'] for row in rows.values())
   common = signatures.most_common(1)[0][0] if signatures else ()
   for name in [name for name, row in rows.items() if row['keys'] != common]:
     damage[name] = _difference(rows.pop(name)['keys'], common)
   columns = {
     key: np.array([row[key] for row in rows.values()])
-    for key in ('length', 'return', 'success', 'first')
+    for key in ('length', 'return', 'success', 'first', *OBJECTS)
+    if all(key in row for row in rows.values())
   }
   return Info(
     directory=directory,
@@ -120,6 +131,8 @@ def inspect(directory: pathlib.Path) -> Info:
     returns=columns['return'],
     successes=columns['success'].astype(bool),
     first=columns['first'],
+    objects=columns.get('objects', np.zeros(0)),
+    object_steps=columns.get('object_steps', np.zeros(0)),
     keys={key: (shape, dtype) for key, shape, dtype in common},
     damage=dict(sorted(damage.items())),
     record=record,
@@ -145,9 +158,9 @@ def describe(info: Info) -> str:
   if info.successes.any():
     lines.append(f'  first success  {_spread(info.first[info.successes], 0)}')
   if info.record:
-    parts = {key: info.record.get(key) for key in ('task', 'seed', 'noise')}
-    text = ', '.join(f'{key} {value}' for key, value in parts.items())
-    lines.append(f'  recorded as    {text}')
+    names = ('task', 'seed', 'noise', 'format', 'source')
+    parts = [f'{k} {info.record[k]}' for k in names if k in info.record]
+    lines.append(f'  made as        {", ".join(parts)}')
   for index, (key, (shape, dtype)) in enumerate(sorted(info.keys.items())):
     head = '' if index else 'keys'
     lines.append(f'  {head:<15}{key:<12} {shape!s:<14} {dtype}')
@@ -176,6 +189,24 @@ def compare(infos: dict) -> str:
       f'{_cell(info.successes, 2)}{_cell(first, 1)}|{_cell(paper[0], 1)}'
       f'{_cell(paper[1], 2)}'
     )
+  return '\n'.join(lines)
+
+
+def compare_kitchen(info: Info) -> str:
+  """Table of kitchen data beside the paper's, which does not tell its task."""
+  count, all_seven = len(info.lengths), info.object_steps
+  rows = [
+    ('episodes', count, 0, PAPER_KITCHEN[0]),
+    ('transitions', info.lengths.sum(), 0, PAPER_KITCHEN[1]),
+    ('mean return, targets', np.mean(info.returns), 2, ''),
+    ('mean return, all objects', _mean(all_seven), 2, PAPER_KITCHEN[2]),
+    ('objects per episode', _mean(info.objects), 2, PAPER_KITCHEN[3]),
+    ('share of full successes', np.mean(info.successes), 3, ''),
+  ]
+  lines = [f'{info.record.get("task", ""):<26}{"ours":>12}{"paper":>12}']
+  for name, value, digits, paper in rows:
+    value = '-' if np.isnan(value) else f'{value:.{digits}f}'
+    lines.append(f'{name:<26}{value:>12}{paper:>12}')
   return '\n'.join(lines)
 
 
@@ -238,9 +269,9 @@ def render(
   episodes.write_atomic(out, data)
 
 
-def _row(episode):
+def _row(episode, task):
   success = episode['success']
-  return {
+  row = {
     'length': len(success) - 1,
     'return': episodes.episode_return(episode),
     'success': bool(success.any()),
@@ -250,6 +281,15 @@ def _row(episode):
       for key, value in sorted(episode.items())
     ),
   }
+  if task.startswith('kitchen_') and 'qpos' in episode:
+    placed = kitchen.in_place(episode['qpos'][1:], tuple(kitchen.GOALS))
+    row['objects'] = int(placed.any(0).sum())
+    row['object_steps'] = int(placed.sum())
+  return row
+
+
+def _mean(values):
+  return np.mean(values) if len(values) else np.nan
 
 
 def _difference(keys, common):

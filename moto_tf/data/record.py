@@ -10,16 +10,11 @@ import functools
 import itertools
 import json
 import pathlib
-import re
-import sys
-import time
-from importlib import metadata
 
 import numpy as np
 
-import moto_tf
 from moto_tf import driver, envs
-from moto_tf.data import episodes, inspect
+from moto_tf.data import episodes, inspect, store
 
 # Attempts per wanted episode before a recording gives up.
 PATIENCE = 10
@@ -53,6 +48,7 @@ class Recipe:
       'noise': self.noise,
       'all_outcomes': self.all_outcomes,
       'env': dict(self.env),
+      'policy': 'scripted',
     }
     return json.loads(json.dumps(values))
 
@@ -102,8 +98,9 @@ def collect(
   """Record until a directory holds `count` episodes, going on if it has some.
 
   Writes '<attempt>-<transitions>.npz' files and dataset.json, and returns the
-  numbers of the whole directory. Raises RecordError when the directory belongs
-  to another recording, an episode is damaged or too few attempts succeed.
+  numbers of the whole directory. Raises RecordError when too few attempts
+  succeed, StoreError when the directory belongs to another recording or an
+  episode is damaged.
   """
   if count < 1 or workers < 1 or recipe.noise < 0 or recipe.seed < 0:
     raise RecordError(
@@ -112,13 +109,11 @@ def collect(
     )
   # An unknown task must not leave an empty directory behind.
   demonstrator = envs.make_demonstrator(recipe.task)
-  directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  kept, dropped = _open_recording(recipe, directory)
+  kept, dropped = store.open_directory(directory, recipe.settings())
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)
     name = recipe.task.partition('_')[2]
-    progress = Progress(name, len(kept), count)
+    progress = store.Progress(name, len(kept), count)
     recorder = Recorder(recipe, min(workers, count - len(kept)))
     try:
       while len(kept) < count:
@@ -130,7 +125,8 @@ def collect(
             kept.add(index)
           else:
             dropped.add(index)
-            _write_record(recipe, directory, dropped)
+            settings = recipe.settings()
+            store.write_record(directory, settings, dropped=sorted(dropped))
           progress.show(len(kept), len(dropped))
         tries = len(kept | dropped)
         if len(kept) < count and tries >= PATIENCE * count:
@@ -143,84 +139,3 @@ def collect(
       recorder.close()
       progress.close()
   return inspect.inspect(directory)
-
-
-class Progress:
-  """One line that is rewritten on a terminal, and repeated elsewhere."""
-
-  def __init__(self, task: str, done: int, total: int, every: float = 10.0):
-    self._task, self._start, self._total = task, done, total
-    self._stream, self._every = sys.stdout, every
-    self._began = self._shown = time.monotonic()
-
-  def show(self, kept: int, dropped: int):
-    """Print the state, at most every few seconds when not on a terminal."""
-    now = time.monotonic()
-    fresh = kept - self._start
-    terminal = self._stream.isatty()
-    finished = kept >= self._total
-    if not (terminal or finished or now - self._shown >= self._every):
-      return
-    self._shown = now
-    rate = fresh / max(now - self._began, 1e-6)
-    left = f'{(self._total - kept) / rate:.0f} s left' if fresh else '? s left'
-    line = (
-      f'{self._task:<14} {kept}/{self._total} episodes, {dropped} dropped, '
-      f'{60 * rate:.1f}/min, {left}'
-    )
-    line = f'\r{line:<79}' if terminal else f'{line}\n'
-    print(line, end='', flush=True, file=self._stream)
-
-  def close(self):
-    """End the line on a terminal."""
-    if self._stream.isatty():
-      print(file=self._stream, flush=True)
-
-
-def _open_recording(recipe, directory):
-  """Attempts kept and dropped so far, after checking who made them."""
-  record = inspect.read_record(directory)
-  paths = episodes.find_episodes(directory)
-  if paths and not record:
-    raise RecordError(
-      f'{directory}: holds episodes but no dataset.json, so they were not '
-      'made by this tool. Choose another --outdir.'
-    )
-  differing = inspect.differences(record, recipe.settings())
-  if differing and not paths:
-    # Nothing is lost, for example after a first try with a wrong camera.
-    _write_record(recipe, directory, set())
-    return set(), set()
-  if differing:
-    raise RecordError(
-      f'{directory}: was recorded with other settings: {"; ".join(differing)}. '
-      'Use those settings, or another --outdir.'
-    )
-  kept = set()
-  for path in paths:
-    match = re.fullmatch(r'(\d{6,})-\d+', path.stem)
-    if not match:
-      raise RecordError(f'{path}: not made by this tool; move it elsewhere.')
-    try:
-      episodes.load_episode(path)
-    except episodes.EpisodeError as error:
-      raise RecordError(
-        f'{str(error).rstrip(".")}. Remove the file to have it recorded again.'
-      ) from error
-    kept.add(int(match[1]))
-  return kept, set(record.get('dropped', ()))
-
-
-def _write_record(recipe, directory, dropped):
-  packages = {
-    name: metadata.version(name)
-    for name in ('metaworld', 'gymnasium-robotics', 'mujoco', 'numpy')
-  }
-  record = {
-    **recipe.settings(),
-    'policy': 'scripted',
-    'dropped': sorted(dropped),
-    'versions': {'moto_tf': moto_tf.__version__, **packages},
-  }
-  text = json.dumps(record, indent=2) + '\n'
-  episodes.write_atomic(directory / 'dataset.json', text.encode())
