@@ -108,6 +108,20 @@ def check_rewards(recipe: Recipe, source) -> dict[str, float]:
   )
 
 
+def check_rendering(recipe: Recipe) -> None:
+  """Refuses stored images where live ones would look different.
+
+  Raises:
+    SourceError: live images would have no shadows.
+  """
+  if recipe.env.fast_render:
+    raise sources.SourceError(
+      f'{recipe.path}: holds images with shadows, which the environment does '
+      'not make with env.fast_render; give --env.fast_render False, here and '
+      'to train.py.'
+    )
+
+
 class Player(Env):
   """Trajectories of a source; the seed of an episode is a trajectory's number.
 
@@ -198,6 +212,8 @@ def import_dataset(
   """
   kitchen.find_targets(recipe.task)
   source = sources.open_source(recipe.kind, recipe.path)
+  if source.read(0).qpos is None and recipe.env.image:
+    check_rendering(recipe)
   shares = check_rewards(recipe, source)
   settings = recipe.settings()
   kept, _ = store.open_directory(directory, settings)

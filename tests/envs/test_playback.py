@@ -14,6 +14,7 @@ from moto_tf.envs import EnvError, kitchen, make_env
 from scripts import dataset as script
 
 ENV = config.make_config('kitchen').env
+SHADOWS = config.make_config('kitchen', **{'env.fast_render': False}).env
 
 
 @pytest.fixture(scope='module')
@@ -48,7 +49,8 @@ def live():
 
 
 def recipe(kind, path, task='kitchen_mixed', **changes):
-  return playback.Recipe(kind, path, task, ENV, **changes)
+  env = SHADOWS if kind == 'd5rl' else ENV
+  return playback.Recipe(kind, path, task, env, **changes)
 
 
 def load(directory):
@@ -148,6 +150,11 @@ def test_d5rl(live, tmp_path):
   check(load(out), live, ('image',))
   assert info.keys.keys().isdisjoint(('qpos', 'state', 'proprio'))
   assert info.record['equal_rewards'] == {}
+  # Live images would look different.
+  made = playback.Recipe('d5rl', tmp_path / 'npz', 'kitchen_mixed', ENV)
+  with pytest.raises(sources.SourceError, match='--env.fast_render False'):
+    playback.import_dataset(made, tmp_path / 'fast')
+  assert not (tmp_path / 'fast').exists()
   # Other sizes lie under other keys.
   large = np.zeros((10, 96, 96, 3), np.uint8)
   path = write_d5rl(tmp_path / 'one.npz', live[0], large)

@@ -18,9 +18,10 @@ import numpy as np
 from moto_tf.data import sources
 
 WHERE = (
-  'Get it by `pip install minari[hdf5] && minari download '
-  'D4RL/kitchen/partial-v2` (or mixed-v2, complete-v2), which puts it below '
-  '~/.minari/datasets, and give the folder or its main_data.hdf5.'
+  'Get it by `pip install minari[hdf5] && minari download NAME`, where NAME is '
+  'D4RL/kitchen/partial-v2 for kitchen_mixed, D4RL/kitchen/mixed-v2 for '
+  'kitchen_partial, D4RL/kitchen/complete-v2 for kitchen_complete, and give '
+  'its folder below ~/.minari/datasets, or the main_data.hdf5 in it.'
 )
 
 
