@@ -160,7 +160,7 @@ RULES = {
   ),
   'seed': _between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': _least(0),
-  r'env\.time_limit|replay\.prefetch|start_states': _least(0),
+  r'env\.(time_limit|extra_size)|replay\.prefetch|start_states': _least(0),
   r'updates_per_episode|(log|checkpoint)_every|eval_episodes': _least(1),
   r'checkpoint_keep|envs|env\.(image_size|action_repeat)': _least(1),
   r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': _least(1),

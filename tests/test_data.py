@@ -419,3 +419,14 @@ def test_scripts_explain_mistakes(tmp_path, capsys):
     assert message in capsys.readouterr().err
   with pytest.raises(SystemExit, match='hammock'):
     collect.main(['--task', 'hammock', '--outdir', str(tmp_path)])
+
+
+def test_settings_that_came_later_and_are_off():
+  old = {'task': 'a', 'env': {'camera': 'b'}}
+  new = {'task': 'a', 'order': '', 'env': {'camera': 'b', 'extra_size': 0}}
+  assert inspect.differences(old, new) == []
+  new['env']['extra_size'] = 32
+  assert inspect.differences(old, new) == [
+    'env.extra_size None there, 32 now'
+  ]  # fmt: skip
+  assert inspect.differences({}, {'order': ''}) == ["order None there, '' now"]

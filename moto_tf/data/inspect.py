@@ -92,7 +92,8 @@ def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
   result = []
   for key, value in new.items():
     name = prefix + key
-    before = old.get(key)
+    # What is off by default may have been unknown then.
+    before = old.get(key, value if old and value in (0, '') else None)
     if isinstance(value, dict) and isinstance(before, dict):
       result += differences(before, value, f'{name}.')
     elif before != value:

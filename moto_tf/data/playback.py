@@ -14,7 +14,7 @@ from gymnasium.spaces import Box
 
 from moto_tf import driver
 from moto_tf.data import episodes, inspect, sources, store
-from moto_tf.envs import Env, kitchen
+from moto_tf.envs import Env, kitchen, render
 from moto_tf.envs.worker import WorkerError
 
 # Share of the stored rewards that must equal the computed ones. Positions that
@@ -112,8 +112,13 @@ def check_rendering(recipe: Recipe) -> None:
   """Refuses stored images where live ones would look different.
 
   Raises:
-    SourceError: live images would have no shadows.
+    SourceError: live images would have no shadows, or would be two.
   """
+  if recipe.env.extra_size:
+    raise sources.SourceError(
+      f'{recipe.path}: holds no positions to render a second image from; set '
+      '--env.extra_size 0.'
+    )
   if recipe.env.fast_render:
     raise sources.SourceError(
       f'{recipe.path}: holds images with shadows, which the environment does '
@@ -134,13 +139,10 @@ class Player(Env):
     self._source = sources.open_source(recipe.kind, recipe.path)
     self.targets = kitchen.find_targets(recipe.task)
     self._size = recipe.env.image and recipe.env.image_size
-    self._painter = None
+    self._painters = {}
     if self._size and self._source.read(0).qpos is not None:
-      env = recipe.env
       model = kitchen.make_simulation(self.targets).model
-      self._painter = kitchen.Painter(
-        model, self._size, env.camera, env.fast_render
-      )
+      self._painters = kitchen.make_painters(model, recipe.env)
     columns = self._columns(0)
     spaces = {
       key: Box(0, 255, value.shape[1:], np.uint8)
@@ -148,14 +150,13 @@ class Player(Env):
       else Box(-np.inf, np.inf, value.shape[1:], np.float32)
       for key, value in columns.items()
     }
-    if self._painter:
-      spaces['image'] = Box(0, 255, (self._size, self._size, 3), np.uint8)
+    if self._painters:
+      spaces |= render.image_spaces(recipe.env)
     super().__init__(spaces, sources.ACTIONS)
 
   def close(self) -> None:
-    if self._painter:
-      self._painter.close()
-      self._painter = None
+    while self._painters:
+      self._painters.popitem()[1].close()
 
   def _columns(self, index):
     """Observations of a whole trajectory, but for rendered images."""
@@ -173,7 +174,7 @@ class Player(Env):
     if where is not None:
       for i, target in enumerate(self.targets):
         columns[kitchen.log_key(target)] = where[:, i].astype(np.float32)
-    if self._size and not self._painter:
+    if self._size and not self._painters:
       columns['image'] = stored.image(self._size)
     return columns
 
@@ -196,8 +197,8 @@ class Player(Env):
 
   def _observe(self):
     obs = {key: value[self._now].copy() for key, value in self._data.items()}
-    if self._painter:
-      obs['image'] = self._painter(obs['qpos'])
+    for key, painter in self._painters.items():
+      obs[key] = painter(obs['qpos'])
     return obs
 
 

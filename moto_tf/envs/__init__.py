@@ -169,7 +169,8 @@ def make_env(task: str, config) -> Env:
   Args:
     task: '<suite>_<name>', such as metaworld_drawer-open or gym_Pendulum-v1.
     config: the `env` part of the configuration: image_size, action_repeat,
-      time_limit, image, camera, fast_render and hide_goal as attributes.
+      time_limit, image, camera, extra_size, extra_camera, fast_render and
+      hide_goal as attributes.
 
   Raises:
     EnvError: the suite, the task or the camera does not exist, or something

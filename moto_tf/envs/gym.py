@@ -53,6 +53,11 @@ class GymEnv(Env):
   """See `wrap_gym`."""
 
   def __init__(self, env: gymnasium.Env, config):
+    if config.extra_size:
+      raise EnvError(
+        'A gymnasium environment has one view, no second one as '
+        f'env.extra_size {config.extra_size} asks for; set it to 0.'
+      )
     self._env = env
     self._size = config.image_size
     self._low, self._high = _action_bounds(env.action_space)

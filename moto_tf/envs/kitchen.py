@@ -151,13 +151,22 @@ class Painter:
     self._renderer.close()
 
 
+def make_painters(model, config) -> dict[str, Painter]:
+  """Painter by image observation, of the `env` part of a Config."""
+  return {
+    key: Painter(model, size, camera, config.fast_render)
+    for key, (size, camera) in render.image_views(config).items()
+  }
+
+
 class Kitchen(Env):
   """One set of targets.
 
-  Observes 'image', 'state' float32 [59] (robot qpos 9 and qvel 9, objects qpos
-  21 and qvel 20, with the sensors' noise), its part 'proprio' float32 [18], the
-  noiseless positions 'qpos' float32 [30], which the image is rendered from, and
-  whether each target is in place, 'log_<target>' float32 [].
+  Observes 'image' and 'image_extra' as configured, 'state' float32 [59] (robot
+  qpos 9 and qvel 9, objects qpos 21 and qvel 20, with the sensors' noise), its
+  part 'proprio' float32 [18], the noiseless positions 'qpos' float32 [30],
+  which images are rendered from, and whether each target is in place,
+  'log_<target>' float32 [].
   """
 
   def __init__(self, name: str, config):
@@ -176,24 +185,17 @@ class Kitchen(Env):
       'qpos': Box(-np.inf, np.inf, (QPOS,), np.float32),
       **{log_key(x): Box(0, 1, (), np.float32) for x in self.targets},
     }
-    if config.image:
-      size = config.image_size
-      spaces['image'] = Box(0, 255, (size, size, 3), np.uint8)
+    spaces |= render.image_spaces(config)
     super().__init__(
       spaces, 9, config.action_repeat, config.time_limit or limit
     )
     self._env = make_simulation(self.targets)
     self.model, self.data = self._env.model, self._env.data
-    self._painter = None
-    if config.image:
-      self._painter = Painter(
-        self.model, config.image_size, config.camera, config.fast_render
-      )
+    self._painters = make_painters(self.model, config)
 
   def close(self) -> None:
-    if self._painter:
-      self._painter.close()
-      self._painter = None
+    while self._painters:
+      self._painters.popitem()[1].close()
     self._env.close()
 
   def _reset(self, seed):
@@ -220,8 +222,8 @@ class Kitchen(Env):
     }
     for target, done in zip(self.targets, placed, strict=True):
       record[log_key(target)] = np.float32(done)
-    if self._painter:
-      record['image'] = self._painter(qpos)
+    for key, painter in self._painters.items():
+      record[key] = painter(qpos)
     return record, placed
 
 

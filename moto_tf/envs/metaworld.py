@@ -77,7 +77,9 @@ def demonstrator(name: str) -> Demonstrator:
 
 
 class MetaWorld(Env):
-  """One task. Observes 'image' and 'state' float32 [39], goal included.
+  """One task. Observes 'state' float32 [39], goal included, and images.
+
+  These are 'image' and 'image_extra' as configured.
 
   Attributes:
     raw_obs: the newest state as the scripted policies need it, float64 [39].
@@ -99,9 +101,7 @@ class MetaWorld(Env):
         f'environment steps of a Meta-World episode; give {limit} or less.'
       )
     spaces = {'state': Box(-np.inf, np.inf, (39,), np.float32)}
-    if config.image:
-      size = config.image_size
-      spaces['image'] = Box(0, 255, (size, size, 3), np.uint8)
+    spaces |= render.image_spaces(config)
     super().__init__(
       spaces, 4, config.action_repeat, config.time_limit or limit
     )
@@ -113,20 +113,19 @@ class MetaWorld(Env):
     env._freeze_rand_vec = False
     env.seeded_rand_vec = True
     self._env = env
-    self._renderer = None
-    if config.image:
-      if config.hide_goal:
-        # All sites are markers.
-        env.model.site_rgba[:, 3] = 0
-      camera = VIEWS.get(config.camera, config.camera)
-      self._renderer = render.Renderer(
-        env.model, config.image_size, camera, config.fast_render
+    if config.hide_goal:
+      # All sites are markers.
+      env.model.site_rgba[:, 3] = 0
+    self._renderers = {
+      key: render.Renderer(
+        env.model, size, VIEWS.get(camera, camera), config.fast_render
       )
+      for key, (size, camera) in render.image_views(config).items()
+    }
 
   def close(self) -> None:
-    if self._renderer:
-      self._renderer.close()
-      self._renderer = None
+    while self._renderers:
+      self._renderers.popitem()[1].close()
     self._env.close()
 
   def _reset(self, seed):
@@ -151,8 +150,8 @@ class MetaWorld(Env):
 
   def _observe(self):
     obs = {'state': self.raw_obs.astype(np.float32)}
-    if self._renderer:
-      obs['image'] = self._renderer(self._env.data)
+    for key, renderer in self._renderers.items():
+      obs[key] = renderer(self._env.data)
     return obs
 
 

@@ -9,6 +9,7 @@ import weakref
 from types import ModuleType
 
 import numpy as np
+from gymnasium.spaces import Box
 
 from moto_tf.envs import EnvError, choices
 
@@ -60,6 +61,25 @@ class View:
   elevation: float
   distance: float
   lookat: tuple[float, float, float]
+
+
+def image_views(config) -> dict[str, tuple[int, str]]:
+  """Size and camera by image observation, of the `env` part of a Config."""
+  views = {}
+  if config.image:
+    views['image'] = (config.image_size, config.camera)
+  if config.image and config.extra_size:
+    camera = config.extra_camera or config.camera
+    views['image_extra'] = (config.extra_size, camera)
+  return views
+
+
+def image_spaces(config) -> dict[str, Box]:
+  """Spaces of the same observations."""
+  return {
+    key: Box(0, 255, (size, size, 3), np.uint8)
+    for key, (size, _) in image_views(config).items()
+  }
 
 
 class Renderer:

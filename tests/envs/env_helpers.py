@@ -12,6 +12,8 @@ def settings(**changes):
     'time_limit': 100,
     'image': False,
     'camera': 'default',
+    'extra_size': 0,
+    'extra_camera': '',
     'fast_render': True,
     'hide_goal': True,
   }

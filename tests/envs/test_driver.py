@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
+from env_helpers import settings
 from gymnasium.spaces import Box
 
 from moto_tf import envs
@@ -416,15 +416,7 @@ def test_workers_end_when_the_parent_is_killed(script):
 
 def test_metaworld_in_workers(drive):
   """With images; one environment or two give the same episodes."""
-  config = types.SimpleNamespace(
-    image_size=32,
-    action_repeat=2,
-    time_limit=6,
-    image=True,
-    camera='default',
-    fast_render=True,
-    hide_goal=True,
-  )
+  config = settings(image_size=32, time_limit=6, image=True)
 
   def policy(obs, state, lanes):
     values = [np.sin(s + t + np.arange(4)) for s, t in zip(*lanes)]

@@ -257,6 +257,29 @@ def test_views_differ(make):
   assert 1 < full.mean() < 30
 
 
+@pytest.mark.parametrize(
+  'task, camera',
+  [('metaworld_drawer-open', 'corner2'), ('kitchen_mixed', 'left_cap')],
+)
+def test_second_image(make, task, camera):
+  """Of another size, another camera, or both; the first stays as it is."""
+
+  def show(**changes):
+    return make(task, image=True, **changes).reset(0)
+
+  plain = show()
+  assert 'image_extra' not in plain
+  for size, view in ((64, ''), (96, ''), (64, camera), (32, camera)):
+    found = show(extra_size=size, extra_camera=view)
+    np.testing.assert_array_equal(found['image'], plain['image'])
+    assert found['image_extra'].shape == (size, size, 3)
+    alone = show(image_size=size, camera=view or 'default')
+    np.testing.assert_array_equal(found['image_extra'], alone['image'])
+  assert 'image_extra' not in make(task, extra_size=64).reset(0)
+  with pytest.raises(EnvError, match='Unknown camera'):
+    show(extra_size=64, extra_camera='typo')
+
+
 def test_renderer_turns_cameras_that_hang_upside_down():
   """One camera twice, once rolled by 180 degrees: the same image."""
   mujoco = load_mujoco()

@@ -230,6 +230,7 @@ def test_gym_spaces_that_cannot_be_used(observation, action, message):
     ('gym_no_such_module:Pendulum-v1', {}, 'no_such_module'),
     ('gym_CartPole-v1', {}, 'only continuous actions'),
     ('gym_Pendulum-v1', {'camera': 'side'}, 'camera_name'),
+    ('gym_Pendulum-v1', {'extra_size': 32}, 'has one view'),
   ],
 )
 def test_gym_impossible_tasks(task, changes, message):

@@ -368,6 +368,20 @@ def test_without_images(live, tmp_path):
   assert inspect.inspect(tmp_path / 'out').objects.tolist() == [4, 2]
 
 
+def test_second_image(live, tmp_path):
+  env = config.make_config('kitchen', **{'env.extra_size': 32}).env
+  path = write_d4rl(tmp_path / 'a.hdf5', live[:1])
+  made = playback.Recipe('d4rl', path, 'kitchen_mixed', env)
+  playback.import_dataset(made, tmp_path / 'out')
+  found = load(tmp_path / 'out')
+  assert found[0]['image_extra'].shape == (10, 32, 32, 3)
+  np.testing.assert_array_equal(found[0]['image'], live[0]['image'])
+  write_d5rl(tmp_path / 'a.npz', live[0])
+  made = playback.Recipe('d5rl', tmp_path / 'a.npz', 'kitchen_mixed', env)
+  with pytest.raises(sources.SourceError, match='--env.extra_size 0'):
+    playback.import_dataset(made, tmp_path / 'no')
+
+
 def test_player_is_an_environment(live, tmp_path):
   path = write_d4rl(tmp_path / 'a.hdf5', live)
   player = playback.Player(recipe('d4rl', path))
