@@ -6,10 +6,11 @@
 
 Tasks without a suite are Meta-World's. Only successful episodes are kept unless
 --all_outcomes is given; in the kitchen, where episodes of other objects are
-demonstrations too, all, but for kitchen_partial those of all four targets. A
-recording that was interrupted goes on when the same command is run again.
-Further options are --configs and the env.* settings of configs.yaml, such as
---env.camera corner4; train with the same ones.
+demonstrations too, all, but for kitchen_partial those of all four targets;
+--order has them bring the same objects in place every time. A recording that
+was interrupted goes on when the same command is run again. Further options are
+--configs and the env.* settings of configs.yaml, such as --env.camera corner4;
+train with the same ones.
 """
 
 import argparse
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None):
   add('--noise', type=float, help='std of action noise (kitchen .1, else 0)')
   add('--seed', type=int, default=0, help='of goals and noise (0)')
   add('--all_outcomes', action='store_true', help='keep failures too')
+  add('--order', default='', help='kitchen objects, as in kettle,microwave')
   add('--workers', type=int, default=2, help='processes (2)')
   args, rest = parser.parse_known_args(argv)
   for flag in rest:
@@ -53,14 +55,23 @@ def main(argv: list[str] | None = None):
         if noise is None:
           noise = envs.make_demonstrator(task).noise
         recipe = record.Recipe(
-          task, settings.env, args.seed, noise, args.all_outcomes
+          task, settings.env, args.seed, noise, args.all_outcomes, args.order
         )
         infos[inspect.short_task(task)] = record.collect(
           recipe, directory, args.episodes, args.workers
         )
   except KeyboardInterrupt:
     sys.exit('\nStopped. Run the same command to go on.')
-  print('\n' + inspect.compare(infos))
+  for table in tables(infos):
+    print('\n' + table)
+
+
+def tables(infos: dict) -> list[str]:
+  """Numbers of the recordings beside the paper's."""
+  kitchen = {k: v for k, v in infos.items() if k.startswith('kitchen_')}
+  others = {k: v for k, v in infos.items() if k not in kitchen}
+  found = [inspect.compare_kitchen(info) for info in kitchen.values()]
+  return [inspect.compare(others), *found] if others else found
 
 
 def full_task(task: str) -> str:

@@ -92,7 +92,7 @@ def show(directory: pathlib.Path, task: str):
   task = inspect.short_task(task or info.task)
   if task in inspect.PAPER:
     print('\n' + inspect.compare({task: info}))
-  elif len(info.objects):
+  elif len(info.placed):
     print('\n' + inspect.compare_kitchen(info))
 
 

@@ -430,3 +430,33 @@ def test_settings_that_came_later_and_are_off():
     'env.extra_size None there, 32 now'
   ]  # fmt: skip
   assert inspect.differences({}, {'order': ''}) == ["order None there, '' now"]
+
+
+def test_kitchen_table(tmp_path):
+  """Which objects were in place, from positions alone; the first is not."""
+  from moto_tf.envs import kitchen
+
+  for index, plan in enumerate(({2: 'kettle', 4: 'top burner'}, {3: 'kettle'})):
+    qpos = np.zeros((7, 30), np.float32)
+    for when, name in plan.items():
+      where, goal = kitchen.GOALS[name]
+      qpos[when:, list(where)] = goal
+    where, goal = kitchen.GOALS['slide cabinet']
+    qpos[0, list(where)] = goal
+    episode = make_episode(6, wins=False)
+    episodes.save_episode(tmp_path, f'{index:06d}', {**episode, 'qpos': qpos})
+  info = inspect.inspect(tmp_path)
+  assert not len(info.placed) and not len(info.object_steps)
+  record = {'task': 'kitchen_mixed', 'order': 'kettle,top burner'}
+  (tmp_path / 'dataset.json').write_text(json.dumps(record))
+  info = inspect.inspect(tmp_path)
+  assert info.placed.sum(1).tolist() == [2, 1]
+  assert info.object_steps.tolist() == [5 + 3, 4]
+  text = ' '.join(inspect.compare_kitchen(info).split())
+  for part in (
+    'episodes 2 563', 'transitions 12 128569', 'mean return, targets 0.00',
+    'mean return, all objects 6.00 261.12', 'objects per episode 1.50 3.98',
+    'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
+    'top burner 0.500', 'slide cabinet 0.000',
+  ):  # fmt: skip
+    assert part in text

@@ -28,7 +28,7 @@ PAPER = {
 # Of the paper's kitchen data, C.2: episodes, transitions, mean return, objects
 # per episode.
 PAPER_KITCHEN = (563, 128_569, 261.12, 3.98)
-OBJECTS = ('objects', 'object_steps')
+OBJECTS = ('placed', 'object_steps')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Info:
   lengths, returns, successes and first (the record of the first success, nan
   without one) have one entry per episode; keys maps names to (shape per record,
   dtype); damage maps file names to what is wrong; record is the content of
-  dataset.json, empty without one. In the kitchen, objects counts per episode
-  those of all seven that were ever in place, and object_steps sums over its
-  steps how many were; both are empty elsewhere.
+  dataset.json, empty without one. In the kitchen, placed tells per episode
+  which of all seven objects were ever in place, in the order of kitchen.GOALS,
+  and object_steps sums over its steps how many were; both are empty elsewhere.
   """
 
   directory: pathlib.Path
@@ -48,7 +48,7 @@ class Info:
   returns: np.ndarray
   successes: np.ndarray
   first: np.ndarray
-  objects: np.ndarray
+  placed: np.ndarray
   object_steps: np.ndarray
   keys: dict
   damage: dict
@@ -132,7 +132,7 @@ def inspect(directory: pathlib.Path) -> Info:
     returns=columns['return'],
     successes=columns['success'].astype(bool),
     first=columns['first'],
-    objects=columns.get('objects', np.zeros(0)),
+    placed=columns.get('placed', np.zeros((0, len(kitchen.GOALS)), bool)),
     object_steps=columns.get('object_steps', np.zeros(0)),
     keys={key: (shape, dtype) for key, shape, dtype in common},
     damage=dict(sorted(damage.items())),
@@ -201,9 +201,14 @@ def compare_kitchen(info: Info) -> str:
     ('transitions', info.lengths.sum(), 0, PAPER_KITCHEN[1]),
     ('mean return, targets', np.mean(info.returns), 2, ''),
     ('mean return, all objects', _mean(all_seven), 2, PAPER_KITCHEN[2]),
-    ('objects per episode', _mean(info.objects), 2, PAPER_KITCHEN[3]),
+    ('objects per episode', _mean(info.placed.sum(1)), 2, PAPER_KITCHEN[3]),
     ('share of full successes', np.mean(info.successes), 3, ''),
   ]
+  if order := kitchen.parse_order(info.record.get('order', '')):
+    index = [list(kitchen.GOALS).index(name) for name in order]
+    rows.append(('all of --order', _mean(info.placed[:, index].all(1)), 3, ''))
+  for name, column in zip(kitchen.GOALS, info.placed.T):
+    rows.append((f'  {name}', _mean(column), 3, ''))
   lines = [f'{info.record.get("task", ""):<26}{"ours":>12}{"paper":>12}']
   for name, value, digits, paper in rows:
     value = '-' if np.isnan(value) else f'{value:.{digits}f}'
@@ -284,7 +289,7 @@ def _row(episode, task):
   }
   if task.startswith('kitchen_') and 'qpos' in episode:
     placed = kitchen.in_place(episode['qpos'][1:], tuple(kitchen.GOALS))
-    row['objects'] = int(placed.any(0).sum())
+    row['placed'] = placed.any(0)
     row['object_steps'] = int(placed.sum())
   return row
 

@@ -31,7 +31,8 @@ class Recipe:
   task is a name with its suite such as 'metaworld_drawer-open', noise the
   standard deviation of Gaussian noise on the actions, env the `env` part of a
   Config. Without all_outcomes only the attempts are kept that the suite calls
-  demonstrations, for most tasks the successful ones.
+  demonstrations, for most tasks the successful ones. order is that of
+  `envs.make_demonstrator`.
   """
 
   task: str
@@ -39,6 +40,7 @@ class Recipe:
   seed: int = 0
   noise: float = 0.0
   all_outcomes: bool = False
+  order: str = ''
 
   def settings(self) -> dict:
     """Plain values, as stored in dataset.json."""
@@ -47,6 +49,7 @@ class Recipe:
       'seed': self.seed,
       'noise': self.noise,
       'all_outcomes': self.all_outcomes,
+      'order': self.order,
       'env': dict(self.env),
       'policy': 'scripted',
     }
@@ -58,7 +61,7 @@ class Recorder:
 
   def __init__(self, recipe: Recipe, workers: int):
     self._recipe = recipe
-    self._demonstrator = envs.make_demonstrator(recipe.task)
+    self._demonstrator = envs.make_demonstrator(recipe.task, recipe.order)
     self._policies = {}
     make_env = functools.partial(envs.make_env, recipe.task, recipe.env)
     self._driver = driver.Driver(make_env, workers, 'process')
@@ -108,7 +111,7 @@ def collect(
       f'{recipe.seed}; expected at least 1, 1, 0 and 0.'
     )
   # An unknown task must not leave an empty directory behind.
-  demonstrator = envs.make_demonstrator(recipe.task)
+  demonstrator = envs.make_demonstrator(recipe.task, recipe.order)
   kept, dropped = store.open_directory(directory, recipe.settings())
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)

@@ -24,7 +24,7 @@ one of each episode.
 
 A suite is one module with `make(name, config)` and one line in `SUITES`. It
 best derives from `Env`, which does all but the simulation. One with scripted
-experts also has `demonstrator(name)`.
+experts also has `demonstrator(name, order)`.
 """
 
 import dataclasses
@@ -180,16 +180,21 @@ def make_env(task: str, config) -> Env:
   return module.make(name, config)
 
 
-def make_demonstrator(task: str) -> Demonstrator:
+def make_demonstrator(task: str, order: str = '') -> Demonstrator:
   """Makes the scripted expert of a task.
 
+  Args:
+    task: as for `make_env`.
+    order: parts of the task in this order, such as 'kettle,microwave', for
+      suites whose experts do several things; '' leaves it to them.
+
   Raises:
-    EnvError: there is no such task, or nobody wrote an expert for it.
+    EnvError: there is no such task or part, or nobody wrote an expert for it.
   """
   module, name = _suite(task)
   if not hasattr(module, 'demonstrator'):
     raise EnvError(f'There is no scripted expert for {task}.')
-  return module.demonstrator(name)
+  return module.demonstrator(name, order)
 
 
 def _suite(task):

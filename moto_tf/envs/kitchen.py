@@ -68,12 +68,13 @@ def find_targets(name: str) -> tuple[str, ...]:
   return TASKS[name]
 
 
-def demonstrator(name: str) -> Demonstrator:
+def demonstrator(name: str, order: str = '') -> Demonstrator:
   """Experts that bring four objects in place, in random orders.
 
   In `complete` these are the targets. Else they are any four of all seven, and
   an episode counts whatever comes of it; in `partial` only if it does not
-  complete all targets, as in the paper's data.
+  complete all targets, as in the paper's data. With an order, these objects
+  are brought in place, in this order, and all episodes count.
   """
   from moto_tf.envs import kitchen_expert
 
@@ -81,16 +82,34 @@ def demonstrator(name: str) -> Demonstrator:
   model = make_simulation(targets).model
   kind = name.removeprefix('kitchen_')
 
+  fixed = parse_order(order)
+
   def policy(seed):
-    order = draw_order(kind, seed)
-    expert = kitchen_expert.Expert(model, order, seed, JITTER)
+    objects = fixed or draw_order(kind, seed)
+    expert = kitchen_expert.Expert(model, objects, seed, JITTER)
     return lambda obs: expert(obs['qpos'])
 
   def keep(episode):
     success = bool(episode['success'].any())
-    return {'complete': success, 'partial': not success}.get(kind, True)
+    rule = {'complete': success, 'partial': not success}
+    return bool(fixed) or rule.get(kind, True)
 
   return Demonstrator(policy, keep, NOISE)
+
+
+def parse_order(text: str) -> tuple[str, ...]:
+  """Objects from their names between commas, none from ''.
+
+  Raises:
+    EnvError: there is no such object, or one comes twice.
+  """
+  order = tuple(x.strip() for x in text.split(',')) if text else ()
+  for name in order:
+    if name not in GOALS:
+      raise EnvError(f'Unknown object {name!r}. {choices(name, GOALS)}')
+  if len(set(order)) < len(order):
+    raise EnvError(f'An object comes twice in the order {text!r}.')
+  return order
 
 
 def draw_order(kind: str, seed: int) -> tuple[str, ...]:

@@ -69,8 +69,10 @@ def scripted_policy(name: str) -> Callable[[np.ndarray], np.ndarray]:
   return act
 
 
-def demonstrator(name: str) -> Demonstrator:
+def demonstrator(name: str, order: str = '') -> Demonstrator:
   """Meta-World's own policy; its successful episodes are demonstrations."""
+  if order:
+    raise EnvError(f'{name} has no parts that could have the order {order!r}.')
   policy = scripted_policy(name)
   act = lambda obs: policy(obs['state'].astype(np.float64))
   return Demonstrator(lambda seed: act, lambda e: bool(e['success'].any()))

@@ -204,6 +204,22 @@ def test_demonstrations_by_task():
     np.testing.assert_array_equal(first, again)
     assert first.shape == (9,)
     assert not all(np.array_equal(first, other) for other in others)
+    # With an order, nothing else happens, and every episode counts.
+    made = make_demonstrator(f'kitchen_{name}', 'kettle, microwave')
+    ordered = kitchen_expert.Expert(
+      kitchen.make_simulation(targets).model,
+      ('kettle', 'microwave'), 4, kitchen.JITTER,
+    )  # fmt: skip
+    np.testing.assert_array_equal(made.policy(4)(qpos), ordered(qpos['qpos']))
+    assert made.keep(wins) and made.keep(fails)
+  for order, message in (
+    ('kettle,kettle', 'comes twice'),
+    ('ketle', 'Did you mean kettle'),
+  ):
+    with pytest.raises(EnvError, match=message):
+      make_demonstrator('kitchen_mixed', order)
+  with pytest.raises(EnvError, match='no parts'):
+    make_demonstrator('metaworld_reach', 'kettle')
   assert kept == {
     'mixed': (True, True),
     'complete': (True, False),

@@ -79,7 +79,7 @@ def test_d4rl_is_the_live_episode_again(live, tmp_path, capsys):
   )
   assert info.record['task'] == 'kitchen_mixed'
   assert info.lengths.tolist() == [9, 9]
-  assert info.objects.tolist() == [4, 2]
+  assert info.placed.sum(1).tolist() == [4, 2]
   assert '2/2 episodes' in capsys.readouterr().out
   # Also from a folder, and where only the robot's jump home tells episodes.
   folder = tmp_path / 'folder'
@@ -365,7 +365,7 @@ def test_without_images(live, tmp_path):
     playback.import_dataset(
       recipe('minari', path, 'kitchen_all'), tmp_path / 'b'
     )
-  assert inspect.inspect(tmp_path / 'out').objects.tolist() == [4, 2]
+  assert inspect.inspect(tmp_path / 'out').placed.sum(1).tolist() == [4, 2]
 
 
 def test_second_image(live, tmp_path):
