@@ -214,10 +214,15 @@ def episode_metrics(episode: dict) -> dict:
     'return': float(episode_return(episode)),
     'length': len(episode['reward']) - 1,
   }
-  logged = [key for key in episode if key.startswith('log_')]
   return found | {
-    key.removeprefix('log_'): float(episode[key].max()) for key in logged
+    name: float(episode[f'log_{name}'].max()) for name in logged(episode)
   }
+
+
+def logged(episode: dict) -> list[str]:
+  """Names of the log_ observations of an episode, without the prefix."""
+  keys = [key for key in episode if key.startswith('log_')]
+  return [key.removeprefix('log_') for key in keys]
 
 
 def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:

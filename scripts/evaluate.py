@@ -65,6 +65,8 @@ def evaluate(args: argparse.Namespace) -> None:
     f'[{summary["return_low"]:.1f}, {summary["return_high"]:.1f}]  '
     f'(95% intervals, {args.episodes} episodes, gradient step {step})'
   )
+  if logged := evaluation.logged(rollouts[0]):
+    print('  '.join(f'{name} {summary[name]:.2f}' for name in logged))
   print(f'Numbers: {path}')
   for key in agent.obs_space:
     if args.videos and len(agent.obs_space[key].shape) == 3:
