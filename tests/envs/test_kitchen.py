@@ -225,3 +225,14 @@ def test_demonstrations_by_task():
     'complete': (True, False),
     'partial': (False, True),
   }
+
+
+def test_parity_script_says_what_it_needs():
+  """d4rl cannot live in this environment."""
+  script = Path(__file__).parents[2] / 'scripts' / 'd4rl_parity.py'
+  done = subprocess.run(
+    [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == 1
+  assert 'd4rl cannot be imported' in done.stderr
+  assert 'requirements-d4rl.txt' in done.stderr
