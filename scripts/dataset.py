@@ -72,8 +72,9 @@ def main(argv: list[str] | None = None):
         print(f'Wrote {args.out}.')
       elif args.command == 'import':
         settings = config.parse(['--configs', 'kitchen', *rest], parser.prog)
+        task = f'kitchen_{args.task.removeprefix("kitchen_")}'
         recipe = playback.Recipe(
-          args.format, args.source, args.task, settings.env, args.relabel
+          args.format, args.source, task, settings.env, args.relabel
         )
         done = playback.import_dataset(recipe, args.directory, args.workers)
         print(f'\n{inspect.compare_kitchen(done)}')

@@ -326,7 +326,7 @@ def test_script(live, tmp_path, capsys):
   path = write_d4rl(tmp_path / 'kitchen.hdf5', live)
   out = str(tmp_path / 'out')
   line = ['import', '--format', 'd4rl', str(path), out, '--task']
-  script.main([*line, 'kitchen_mixed', '--env.image_size', '32'])
+  script.main([*line, 'mixed', '--env.image_size', '32'])
   text = capsys.readouterr().out
   for row in (
     'episodes 2 563',
