@@ -79,6 +79,12 @@ def find_files(path: pathlib.Path, pattern: str, where: str) -> list:
   return found
 
 
+def short_names(path: pathlib.Path, found: list) -> list[str]:
+  """Names of files that were found at a path, as seen from there."""
+  root = path if path.is_dir() else path.parent
+  return [str(x.relative_to(root)) for x in found]
+
+
 def find_file(path: pathlib.Path, pattern: str, where: str) -> pathlib.Path:
   """The only such file of a folder.
 
@@ -87,7 +93,7 @@ def find_file(path: pathlib.Path, pattern: str, where: str) -> pathlib.Path:
   """
   found = find_files(path, pattern, where)
   if len(found) > 1:
-    names = ', '.join(str(x.relative_to(path)) for x in found[:10])
+    names = ', '.join(short_names(path, found[:10]))
     raise SourceError(f'{path}: holds several files, give one of: {names}.')
   return found[0]
 

@@ -27,8 +27,7 @@ class Source:
   def __init__(self, path: pathlib.Path):
     """Lists the files below a folder."""
     self.paths = sources.find_files(path, '*.npz', WHERE)
-    root = path if path.is_dir() else path.parent
-    self.names = [str(x.relative_to(root)) for x in self.paths]
+    self.names = sources.short_names(path, self.paths)
 
   def read(self, index: int) -> sources.Trajectory:
     """Rewards of an episode; its images are read when they are asked for."""

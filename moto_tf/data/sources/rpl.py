@@ -35,8 +35,7 @@ class Source:
   def __init__(self, path: pathlib.Path):
     """Lists the logs below a folder."""
     self.paths = sources.find_files(path, '*.mjl', WHERE)
-    root = path if path.is_dir() else path.parent
-    self.names = [str(x.relative_to(root)) for x in self.paths]
+    self.names = sources.short_names(path, self.paths)
 
   def read(self, index: int) -> sources.Trajectory:
     """Positions and state of a log, one record per step of the kitchen."""
