@@ -191,7 +191,7 @@ def describe(name: str, difference: np.ndarray) -> str:
   return f'{name:<38}{text}'
 
 
-def compare_images(ours: Ours, theirs: Theirs, states: list, size: int) -> list:
+def compare_images(theirs: Theirs, states: list, size: int) -> list:
   """Rows of images of the same states: theirs, ours fast, ours with shadows."""
   rows = [[], [], []]
   for qpos, qvel, *_ in states:
@@ -203,6 +203,56 @@ def compare_images(ours: Ours, theirs: Theirs, states: list, size: int) -> list:
     row += [painter(qpos) for qpos, *_ in states]
     painter.close()
   return [np.stack(row) for row in rows]
+
+
+def report_targets(sides: dict) -> None:
+  """Prints whether the tasks of ours and theirs have the same targets."""
+  print('Targets')
+  for name, theirs in sides.items():
+    same = set(theirs.targets) == set(kitchen.find_targets(name))
+    equal = 'the same' if same else f'DIFFERENT: {theirs.targets}'
+    print(f'  {name:<18}{NAMES[name]:<22}{equal}')
+
+
+def report_run(name: str, order: tuple[str, ...], kind: str) -> tuple:
+  """Prints differences of states and returns for one way to act.
+
+  Returns:
+    Whether theirs rewards equal ours of the same states, bool [N]; the states.
+  """
+  targets = kitchen.find_targets(name)
+  ours = Ours(targets, 'no pedestal' not in kind)
+  theirs = Theirs(NAMES[name])
+  policy = expert(ours, order, 0) if kind == 'expert' else random(0)
+  found = run(ours, theirs, policy)
+  print(f'  {name}, actions: {kind}')
+  steps = single_steps(ours, theirs, found.states)
+  print(f'    {describe("one step", steps)}')
+  gap = np.array(found.a) - np.array(found.b)
+  for horizon in HORIZONS:
+    label = f'own simulations, {horizon} steps'
+    print(f'    {describe(label, gap[:horizon])}')
+  rewards = np.array(found.rewards)
+  print(
+    f'    returns, ours {rewards[:, 0].sum()} and theirs '
+    f'{rewards[:, 1].sum()}; at the end {rewards[-1, 0]} and '
+    f'{rewards[-1, 1]} targets in place'
+  )
+  again = kitchen.in_place(np.array(found.b), targets).sum(-1)
+  return again == rewards[:, 1], found.states
+
+
+def report_images(theirs: Theirs, states: list, size: int) -> list:
+  """Prints differences of images of the same states; returns their rows."""
+  rows = compare_images(theirs, states, size)
+  print(f'\nImages of {len(states)} states, mean absolute difference of 255')
+  for label, row in zip(('fast', 'with shadows'), rows[1:]):
+    gap = np.abs(row.astype(int) - rows[0]).mean((1, 2, 3))
+    print(
+      f'  ours {label:<14}{gap.mean():.2f}, at most {gap.max():.2f} in one '
+      'image'
+    )
+  return rows
 
 
 def main(argv: list[str] | None = None):
@@ -217,54 +267,20 @@ def main(argv: list[str] | None = None):
   render.use_headless()
   load_d4rl()
   sides = {name: Theirs(other) for name, other in NAMES.items()}
-  print('Targets')
-  for name, theirs in sides.items():
-    same = set(theirs.targets) == set(kitchen.find_targets(name))
-    equal = 'the same' if same else f'DIFFERENT: {theirs.targets}'
-    print(f'  {name:<18}{NAMES[name]:<22}{equal}')
+  report_targets(sides)
   head = ''.join(f'{x:>12}' for x in ('robot', 'objects', 'kettle'))
   print(f'\nLargest difference of positions, rad and m\n{"":<40}{head}')
   start = Ours(ORDERS[0]).qpos - sides['kitchen_mixed'].qpos
   print(f'  {describe("at the reset", start)}')
-  equal, count, states = 0, 0, []
+  equal, states = [], []
   for name, order in zip(('kitchen_mixed', 'kitchen_partial'), ORDERS):
     for kind in ('random', 'random, no pedestal', 'expert'):
-      pedestal = 'no pedestal' not in kind
-      ours = Ours(kitchen.find_targets(name), pedestal)
-      theirs = Theirs(NAMES[name])
-      policy = expert(ours, order, 0) if kind == 'expert' else random(0)
-      found = run(ours, theirs, policy)
-      print(f'  {name}, actions: {kind}')
-      steps = single_steps(ours, theirs, found.states)
-      print(f'    {describe("one step", steps)}')
-      gap = np.array(found.a) - np.array(found.b)
-      for horizon in HORIZONS:
-        label = f'own simulations, {horizon} steps'
-        print(f'    {describe(label, gap[:horizon])}')
-      again = [
-        int(kitchen.in_place(x, kitchen.find_targets(name)).sum())
-        for x in found.b
-      ]
-      theirs_rewards = [x[1] for x in found.rewards]
-      equal += sum(a == b for a, b in zip(again, theirs_rewards))
-      count += len(again)
-      returns = np.sum(found.rewards, 0)
-      last = found.rewards[-1]
-      print(
-        f'    returns, ours {returns[0]} and theirs {returns[1]}; at the end '
-        f'{last[0]} and {last[1]} targets in place'
-      )
+      same, found = report_run(name, order, kind)
+      equal.extend(same)
       if kind == 'expert':
-        states += found.states[1::25]
-  print(f'\nRewards of the same states: {equal} of {count} equal')
-  rows = compare_images(ours, sides['kitchen_mixed'], states, args.size)
-  print(f'\nImages of {len(states)} states, mean absolute difference of 255')
-  for label, row in zip(('fast', 'with shadows'), rows[1:]):
-    gap = np.abs(row.astype(int) - rows[0])
-    worst = gap.mean((1, 2, 3)).max()
-    print(
-      f'  ours {label:<14}{gap.mean():.2f}, at most {worst:.2f} in one image'
-    )
+        states += found[1::25]
+  print(f'\nRewards of the same states: {sum(equal)} of {len(equal)} equal')
+  rows = report_images(sides['kitchen_mixed'], states, args.size)
   if args.out:
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows])
     args.out.write_bytes(images.encode_png(images.upscale(sheet, 2)))
