@@ -40,7 +40,7 @@ OWN = {'behavior', 'rssm.ensemble', 'start_states', 'alpha', 'beta'}
 IDLE = {'logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'}
 
 
-@pytest.mark.parametrize('group', [x for x in GROUPS if x != 'choices'])
+@pytest.mark.parametrize('group', GROUPS)
 def test_settings_are_equal(group):
   """Throughout a run, and between methods but for what makes them."""
   found = {}
