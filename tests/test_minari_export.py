@@ -40,8 +40,8 @@ def demos(tmp_path):
 
 def test_every_value_is_there(demos, tmp_path):
   directory, made = demos
-  path = minari_export.export(directory, tmp_path / 'root', 'a/kitchen-v0')
-  assert path == tmp_path / 'root' / 'a' / 'kitchen-v0'
+  path = minari_export.export(directory, tmp_path / 'out', 'a/kitchen-v0')
+  assert path == tmp_path / 'out' / 'a' / 'kitchen-v0'
   with h5py.File(path / 'data' / 'main_data.hdf5') as file:
     assert list(file) == ['episode_0', 'episode_1']
     for index, episode in enumerate(made):
@@ -65,7 +65,7 @@ def test_every_value_is_there(demos, tmp_path):
 def test_metadata(demos, tmp_path):
   directory, _ = demos
   (directory / 'dataset.json').write_text('{"task": "a", "policy": "scripted"}')
-  path = minari_export.export(directory, tmp_path / 'root', 'kitchen-v2')
+  path = minari_export.export(directory, tmp_path / 'out', 'kitchen-v2')
   metadata = json.loads((path / 'data' / 'metadata.json').read_text())
   assert metadata['dataset_id'] == 'kitchen-v2'
   assert metadata['total_episodes'] == 2 and metadata['total_steps'] == 10
@@ -84,7 +84,7 @@ def test_metadata(demos, tmp_path):
 
 def test_refusals(demos, tmp_path, monkeypatch):
   directory, _ = demos
-  root = tmp_path / 'root'
+  root = tmp_path / 'out'
   export = lambda name='a-v0': minari_export.export(directory, root, name)
   for name in ('a', 'a b-v0', '../a-v0', '/a-v0', 'a-v0/'):
     with pytest.raises(minari_export.ExportError, match='is no name'):
@@ -108,8 +108,8 @@ def test_refusals(demos, tmp_path, monkeypatch):
 
 def test_script(demos, tmp_path, capsys):
   directory, _ = demos
-  line = ['export', str(directory), str(tmp_path / 'root'), '--id']
+  line = ['export', str(directory), str(tmp_path / 'out'), '--id']
   script.main([*line, 'a-v0'])
-  assert f'Wrote {tmp_path}/root/a-v0.' in capsys.readouterr().out
+  assert f'Wrote {tmp_path}/out/a-v0.' in capsys.readouterr().out
   with pytest.raises(SystemExit, match='exists already'):
     script.main([*line, 'a-v0'])

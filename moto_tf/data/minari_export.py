@@ -19,7 +19,7 @@ import moto_tf
 from moto_tf import images
 from moto_tf.data import episodes, inspect
 
-# The Minari whose layout this is; older ones may lack something.
+# The Minari that was seen to load such a dataset.
 VERSION = '0.5.4'
 
 
@@ -106,8 +106,7 @@ def _write(info, folder, name):
   (folder / 'metadata.json').write_text(json.dumps(metadata))
 
 
-def _write_episode(group, episode, spaces):
-  success = episode['success']
+def _write_episode(group, episode, keys):
   ends = {
     'terminations': episode['is_terminal'],
     'truncations': episode['is_last'] & ~episode['is_terminal'],
@@ -116,10 +115,10 @@ def _write_episode(group, episode, spaces):
     group[key] = value[1:]
   group['rewards'] = episode['reward'][1:].astype(np.float64)
   group['actions'] = episode['action'][1:]
-  group['infos/success'] = success
-  for key, space in spaces.items():
+  group['infos/success'] = episode['success']
+  for key in keys:
     value = episode[key]
-    if space['type'] == 'Box' and _is_image(value):
+    if _is_image(value):
       files = [np.frombuffer(images.encode_png(x), np.uint8) for x in value]
       kind = h5py.vlen_dtype(np.uint8)
       data = group.create_dataset(f'observations/{key}', len(files), kind)

@@ -140,10 +140,11 @@ class Player(Env):
     self.targets = kitchen.find_targets(recipe.task)
     self._size = recipe.env.image and recipe.env.image_size
     self._painters = {}
-    if self._size and self._source.read(0).qpos is not None:
+    first = self._source.read(0)
+    if self._size and first.qpos is not None:
       model = kitchen.make_simulation(self.targets).model
       self._painters = kitchen.make_painters(model, recipe.env)
-    columns = self._columns(0)
+    columns = self._columns(first)
     spaces = {
       key: Box(0, 255, value.shape[1:], np.uint8)
       if value.dtype == np.uint8
@@ -158,12 +159,10 @@ class Player(Env):
     while self._painters:
       self._painters.popitem()[1].close()
 
-  def _columns(self, index):
+  def _columns(self, stored):
     """Observations of a whole trajectory, but for rendered images."""
-    stored = self._source.read(index)
-    self._qpos, self._reward = stored.qpos, stored.reward
-    where = placed(stored, self.targets)
-    self._placed = where
+    self._reward = stored.reward
+    self._placed = where = placed(stored, self.targets)
     last = np.zeros_like(stored.action[:1])
     columns = {NEXT: np.concatenate([stored.action, last])}
     if stored.qpos is not None:
@@ -179,7 +178,7 @@ class Player(Env):
     return columns
 
   def _reset(self, seed):
-    self._data, self._now = self._columns(seed), 0
+    self._data, self._now = self._columns(self._source.read(seed)), 0
     self._ever = np.zeros(len(self.targets), bool)
     return self._observe()
 
@@ -227,7 +226,8 @@ def import_dataset(
 
 
 def _play(recipe, directory, left, done, workers):
-  policy = lambda obs, state, lanes: (np.clip(obs[NEXT], -1, 1), state)
+  # A copy, because the driver writes the next observations into the same array.
+  policy = lambda obs, state, lanes: (obs[NEXT].copy(), state)
   name = recipe.task.partition('_')[2]
   progress = store.Progress(name, done, done + len(left))
   try:

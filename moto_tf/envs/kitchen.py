@@ -16,6 +16,7 @@ Cameras (`env.camera`): 'default' is the authors' view, which the literature
 calls LEXA's; any camera of the model goes by its name.
 """
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -79,14 +80,15 @@ def demonstrator(name: str, order: str = '') -> Demonstrator:
   from moto_tf.envs import kitchen_expert
 
   targets = find_targets(name)
-  model = make_simulation(targets).model
+  # Only acting needs it, and it takes a while.
+  model = functools.cache(lambda: make_simulation(targets).model)
   kind = name.removeprefix('kitchen_')
 
   fixed = parse_order(order)
 
   def policy(seed):
     objects = fixed or draw_order(kind, seed)
-    expert = kitchen_expert.Expert(model, objects, seed, JITTER)
+    expert = kitchen_expert.Expert(model(), objects, seed, JITTER)
     return lambda obs: expert(obs['qpos'])
 
   def keep(episode):

@@ -17,7 +17,7 @@ WHERE = (
   'Get it by `gsutil -m cp -r gs://d5rl_datasets/KITCHEN_DATA/'
   'kitchen_demos_multitask_lexa_view_and_wrist_npz .`, and give the folder.'
 )
-# Both show the view of the paper; the second one in a size of its own.
+# The first of these that has the wanted size is taken.
 IMAGES = ('image', 'extra_image_camera_12_rgb', 'image_128')
 
 
