@@ -236,8 +236,8 @@ class Expert:
 def microwave(go: Expert) -> Iterator[Pose]:
   """Pulls the door by its bar."""
   if go.site('end_effector')[1] > 0.25:
-    # Around the corner of the door.
-    yield Pose(go.at(-0.4, 0.2, 1.9), OPEN, near=0.06)
+    # The straight way hits the corner of the door or winds up the wrist.
+    yield Pose(None, OPEN, near=0.4, steps=25)
   yield from _pull(
     go, 'microhandle_site', (-1.128, 0.455), -0.13, lambda: go.joint(22) < -0.7
   )
@@ -246,12 +246,25 @@ def microwave(go: Expert) -> Iterator[Pose]:
 
 
 def hinge_cabinet(go: Expert) -> Iterator[Pose]:
-  """Pulls the right door by its bar."""
+  """Pulls the right door by its bar, then pushes it open from inside.
+
+  Pulling ends in front of the goal, and letting go takes some of it back.
+  """
   yield from _pull(
-    go, 'hinge_site2', (-0.224, 0.71), 0.2, lambda: go.joint(21) > 1.25, 60
+    go, 'hinge_site2', (-0.224, 0.71), 0.2, lambda: go.joint(21) > 1.05
+  )
+  bar = go.site('hinge_site2')
+  beside = {'near': 0.05, 'steps': 10}
+  yield Pose(bar + go.at(-0.16, -0.15, 0.0), **beside)
+  yield Pose(bar + go.at(-0.16, 0.0, 0.0), **beside)
+  yield Pose(
+    bar + go.at(0.15, 0.0, 0.0),
+    steps=20,
+    step=0.02,
+    until=lambda: go.joint(21) > 1.2,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(-0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
+  yield Pose(here + go.at(-0.2, -0.1, 0.0), **beside)
 
 
 def _pull(go, site, hinge, turn, until, steps=40):
@@ -305,8 +318,14 @@ def light_switch(go: Expert) -> Iterator[Pose]:
 def slide_cabinet(go: Expert) -> Iterator[Pose]:
   """Pushes the bar of the door to the right."""
   bar = go.site('slide_site')
-  yield Pose(bar + go.at(-0.12, -0.15, 0))
-  yield Pose(bar + go.at(-0.12, -0.02, 0), steps=15)
+  left, roll = -0.12, {}
+  if go.joint(21) > 0.5:
+    # The other door may stand open beside the bar: from the right, edge on.
+    left, roll = -0.06, {'roll': 1.5}
+    yield Pose(bar + go.at(-0.2, -0.5, 0), near=0.1)
+    yield Pose(bar + go.at(0.1, -0.4, 0), near=0.05, **roll)
+  yield Pose(bar + go.at(left, -0.15, 0), **roll)
+  yield Pose(bar + go.at(left, -0.02, 0), steps=15, **roll)
   yield Pose(
     bar + go.at(0.4, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.35
   )

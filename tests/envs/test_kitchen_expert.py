@@ -79,6 +79,19 @@ def test_all_four(env, name):
   assert ever.all()
 
 
+@pytest.mark.parametrize(
+  'order',
+  [
+    ('hinge cabinet', 'slide cabinet'),
+    ('hinge cabinet', 'top burner'),
+    ('kettle', 'microwave'),
+  ],
+)
+def test_objects_in_the_way_of_the_next(env, order):
+  ever, actions = solve(env, order, 2)
+  assert ever.all() and len(actions) < 200
+
+
 def test_an_episode_depends_on_its_seed_alone(env):
   _, first = solve(env, ('light switch',), 3)
   solve(env, ('light switch',), 4)
