@@ -3,7 +3,8 @@
   python scripts/diagnose.py --logdir ~/logdir/drawer/moto/0
 
 Writes to LOGDIR/diagnosis: q_calibration.png, values against the returns of
-real episodes; penalty.png, disagreement under actions on and off the data;
+real episodes; reward.png, predicted against real rewards of the policy's and of
+recorded episodes; penalty.png, disagreement under actions on and off the data;
 disagreement.png, over training; diagnosis.json, all their numbers.
 """
 
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import moto_tf
 from moto_tf import envs, errors, evaluation
-from moto_tf.diagnosis import critics, figures, penalty, training
+from moto_tf.diagnosis import critics, figures, penalty, reward, training
+from moto_tf.diagnosis.common import find_data, load_data
 from moto_tf.driver import Driver
 
 
@@ -35,7 +37,7 @@ def main(argv: list[str] | None = None):
   add(
     '--data',
     type=Path,
-    help='episodes to imagine from, such as held-out ones; default: the '
+    help='recorded episodes to use, such as held-out ones; default: the '
     "run's offline_data",
   )
   add('--outdir', type=Path, help='default: LOGDIR/diagnosis')
@@ -54,12 +56,13 @@ def diagnose(args: argparse.Namespace) -> None:
     'logdir': str(logdir),
     **meta['counters'],
     'critics': None,
+    'reward': {},
     'penalty': None,
     'training': None,
   }
   drawn = {}
   # Before the rollouts take their time: a frequent mistake.
-  data = penalty.find_data(config, logdir, args.data)
+  data = find_data(config, logdir, args.data)
   if config.rssm.ensemble == 1:
     print(
       'No penalty.png: the ensemble has one member, which cannot disagree '
@@ -84,13 +87,20 @@ def diagnose(args: argparse.Namespace) -> None:
       f'No disagreement.png: {logdir / "metrics.jsonl"} has no values of '
       'train/imag_disagreement.'
     )
-  numbers, points = critics.calibrate(
-    agent, config, roll_out(agent, config, args)
-  )
+  rollouts = roll_out(agent, config, args)
+  numbers, points = critics.calibrate(agent, config, rollouts)
   result['critics'] = numbers
   text = critics.describe_calibration(numbers)
   print(f'\nPredicted against real values: {text}')
   drawn['q_calibration'] = figures.calibration(points, numbers, text)
+  groups = {'policy': rollouts}
+  if data is not None:
+    groups['recorded'] = load_data(agent, data)
+  measured = {k: reward.measure_reward(agent, v) for k, v in groups.items()}
+  for name, (numbers, _) in measured.items():
+    result['reward'][name] = numbers
+    print(f'\nRewards of {name} episodes:\n{reward.reward_table(numbers)}')
+  drawn['reward'] = figures.reward(measured)
   print(f'Numbers: {evaluation.write_json(outdir / "diagnosis.json", result)}')
   for name, figure in drawn.items():
     path = outdir / f'{name}.png'

@@ -13,11 +13,13 @@ from moto_tf import dists
 from moto_tf.checkpoint import Checkpoints
 from moto_tf.config import make_config
 from moto_tf.data.episodes import save_episode
-from moto_tf.diagnosis import critics, penalty, training
+from moto_tf.diagnosis import critics, penalty, reward, training
 from moto_tf.diagnosis.common import (
   DiagnosisError,
   encode,
+  find_data,
   fixed_seed,
+  load_data,
   pearson,
   spearman,
 )
@@ -191,6 +193,76 @@ def test_a_group_without_episodes(agent):
   assert numbers['all'] == numbers['failed']
 
 
+def test_rewards_are_imagined_from_five_records_and_the_actions(agent):
+  rssm, episode = agent.model.rssm, make_episode(8)
+  found = reward.predict_rewards(agent, episode, 3)
+  np.testing.assert_allclose(found['real'], episode['reward'])
+  post = encode(agent, episode, 3)
+  members = rssm.draw_members(9, fixed_seed(4, 3))
+  noise = gumbel([9, 1, *rssm.shape], fixed_seed(5, 3))
+  state = {k: post[k][4:5] for k in ('deter', 'stoch')}
+  near = {'rtol': 1e-3, 'atol': 1e-4}
+  for t in range(9):
+    seen = agent.model.predict_reward(post['feat'][t])
+    np.testing.assert_allclose(found['seen'][t], seen, **near)
+    if t < 5:
+      np.testing.assert_allclose(found['imagined'][t], seen, **near)
+      continue
+    action = tf.constant(episode['action'][t : t + 1])
+    state = rssm.img_step(state, action, members[t], noise[t], rssm.weights())
+    expected = agent.model.predict_reward(rssm.get_feat(state))[0]
+    np.testing.assert_allclose(found['imagined'][t], expected, **near)
+  changed = {**episode, 'image': episode['image'].copy()}
+  changed['image'][5:] = 255 - changed['image'][5:]
+  again = reward.predict_rewards(agent, changed, 3)
+  np.testing.assert_array_equal(again['imagined'], found['imagined'])
+  assert not np.allclose(again['seen'][5:], found['seen'][5:], atol=1e-5)
+
+
+def test_predicted_rewards_by_real_reward(monkeypatch):
+  rng, episodes = np.random.default_rng(0), []
+  for length in (7, 4, 12):
+    real = rng.integers(0, 3, length).astype(float)
+    seen, imagined = real + rng.normal(size=(2, length))
+    episodes.append({'real': real, 'seen': seen, 'imagined': imagined})
+  monkeypatch.setattr(reward, 'predict_rewards', lambda _, e, i: episodes[i])
+  numbers, found = reward.measure_reward(None, episodes)
+  assert found == episodes
+  assert (numbers['episodes'], numbers['records']) == (3, 2 + 7)
+  counted = [(e, t) for e in episodes for t in range(5, len(e['real']))]
+  for kind in ('seen', 'imagined'):
+    errors = [abs(e[kind][t] - e['real'][t]) for e, t in counted]
+    assert numbers[kind]['absolute_error'] == pytest.approx(sum(errors) / 9)
+    pairs = [(e[kind][t], e['real'][t]) for e, t in counted]
+    expected = scipy.stats.pearsonr(*zip(*pairs, strict=True))[0]
+    assert numbers[kind]['pearson'] == pytest.approx(expected)
+  assert [level['reward'] for level in numbers['levels']] == [0, 1, 2]
+  for level in numbers['levels']:
+    values = [(e, t) for e, t in counted if e['real'][t] == level['reward']]
+    assert level['records'] == len(values)
+    values = [e['seen'][t] for e, t in values]
+    assert level['seen'] == pytest.approx([np.mean(values), np.std(values)])
+  assert '2.00' in reward.reward_table(numbers)
+
+
+def test_many_rewards_share_levels():
+  real = np.array([-16.3, 0, -0.1, -8, *np.linspace(-16, 0, 30)])
+  masks = reward.split_levels(real)
+  assert len(masks) == reward.LEVELS
+  np.testing.assert_array_equal(np.sum(masks, 0), 1)
+  highest = [real[mask].max() for mask in masks]
+  lowest = [real[mask].min() for mask in masks]
+  assert all(a < b for a, b in zip(highest, lowest[1:], strict=False))
+  assert all(b - a <= 1.63 for a, b in zip(lowest, highest, strict=True))
+
+
+def test_episodes_too_short_to_count(agent):
+  numbers, found = reward.measure_reward(agent, [make_episode(3)])
+  assert numbers['levels'] == [] and numbers['seen']['pearson'] is None
+  assert len(found[0]['imagined']) == 4
+  assert reward.reward_table(numbers).count('\n') == 0
+
+
 def test_correlations():
   rng = np.random.default_rng(0)
   x = rng.integers(0, 5, 40)
@@ -230,7 +302,7 @@ def test_imagination_takes_the_actions_on_record(agent, data, monkeypatch):
     penalty, 'encode', lambda *x: states.append(encode(*x)) or states[-1]
   )
   penalty.measure_penalty(agent, tiny_config(), data, STEPS)
-  episodes = penalty.load_data(agent, data)
+  episodes = load_data(agent, data)
   starts = [
     (e, i)
     for e, episode in enumerate(episodes)
@@ -314,7 +386,7 @@ def test_model_error_is_of_the_record_it_predicts(agent, data, monkeypatch):
   monkeypatch.setattr(agent.model, 'decoder', zeros)
   numbers = penalty.measure_penalty(agent, tiny_config(), data, STEPS)
   error = numbers['errors']['image']
-  episodes = penalty.load_data(agent, data)
+  episodes = load_data(agent, data)
   for k in range(STEPS):
     expected = [
       np.mean((episode['image'][i + k + 1] / 255 - 0.5) ** 2)
@@ -369,15 +441,15 @@ def test_where_the_data_is(tmp_path):
   logdir, given = tmp_path / 'moto' / '0', tmp_path / 'given'
   config = tiny_config(offline_data='auto')
   with pytest.raises(DiagnosisError, match='demos any more.*--data DIR'):
-    penalty.find_data(config, logdir, None)
+    find_data(config, logdir, None)
   with pytest.raises(DiagnosisError, match='given; --data names'):
-    penalty.find_data(config, logdir, given)
+    find_data(config, logdir, given)
   (tmp_path / 'demos').mkdir()
   given.mkdir()
-  assert penalty.find_data(config, logdir, None) == tmp_path / 'demos'
-  assert penalty.find_data(config, logdir, given) == given
+  assert find_data(config, logdir, None) == tmp_path / 'demos'
+  assert find_data(config, logdir, given) == given
   config = tiny_config(offline_data='')
-  assert penalty.find_data(config, logdir, None) is None
+  assert find_data(config, logdir, None) is None
 
 
 def test_training_curves(tmp_path, capsys):
@@ -454,7 +526,8 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
   output = capsys.readouterr().out
   for part in ('3/3 episodes', 'logit_std', 'negated', 'Pearson', 'Numbers:'):
     assert part in output, part
-  figures = {'q_calibration.png', 'penalty.png', 'disagreement.png'}
+  names = 'q_calibration reward penalty disagreement'
+  figures = {f'{name}.png' for name in names.split()}
   assert files(logdir / 'diagnosis') == {'diagnosis.json', *figures}
   text = (logdir / 'diagnosis' / 'diagnosis.json').read_text()
   result = json.loads(text)
@@ -465,6 +538,8 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
   assert numbers['all'] == pytest.approx(result['critics']['all'], rel=1e-3)
   assert result['penalty']['episodes'] == 2
   assert result['penalty']['states'] == 2 * 3
+  assert result['reward']['policy']['records'] == 3 * (13 - 5)
+  assert result['reward']['recorded']['episodes'] == 2
   assert 'online' in result['training']['train/imag_penalty']
   main([*command, '--outdir', str(tmp_path / 'again')])
   assert (tmp_path / 'again' / 'diagnosis.json').read_text() == text
@@ -483,7 +558,8 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   output = capsys.readouterr().out
   assert 'No penalty.png: the ensemble has one member' in output
   assert 'No disagreement.png' in output
-  assert files(logdir / 'diagnosis') == {'diagnosis.json', 'q_calibration.png'}
+  figures = {'q_calibration.png', 'reward.png'}
+  assert files(logdir / 'diagnosis') == {'diagnosis.json', *figures}
   text = (logdir / 'diagnosis' / 'diagnosis.json').read_text()
   result = json.loads(text)
   assert result['penalty'] is None

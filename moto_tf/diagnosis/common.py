@@ -1,17 +1,74 @@
-"""Posterior states of episodes, fixed seeds and correlations."""
+"""Recorded episodes, posterior states, fixed seeds and correlations."""
+
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from .. import curves
+from ..data import episodes as files
+from ..rundir import offline_dir
 from ..tfutils import make_seed
 
 # Fixes all randomness, so that a second diagnosis gives the same numbers.
 SEED = 0
+EPISODES = 32  # At most, of recorded ones.
 STATES = 512  # At most, that imagination starts from.
 
 
 class DiagnosisError(ValueError):
   """Something cannot be diagnosed; the message says what to do."""
+
+
+def find_data(config, logdir: Path, given: Path | None) -> Path | None:
+  """Directory of recorded episodes; None if the run had none.
+
+  Args:
+    given: what the user names instead of the run's offline_data.
+
+  Raises:
+    DiagnosisError: there is no such directory (any more).
+  """
+  path = given.expanduser() if given else offline_dir(config, logdir)
+  if path is None or path.is_dir():
+    return path
+  if given:
+    raise DiagnosisError(
+      f'There is no directory {path}; --data names one with episodes (*.npz).'
+    )
+  raise DiagnosisError(
+    f'There is no directory {path} any more, the offline_data of '
+    f'{logdir / "config.yaml"}. Name one with episodes by --data DIR, such as '
+    f'{logdir / "episodes"}.'
+  )
+
+
+def load_data(agent, directory: Path) -> list[dict]:
+  """Up to EPISODES episodes of a directory that fit the agent.
+
+  Damaged and mismatched files are named and skipped.
+
+  Raises:
+    DiagnosisError: none is left.
+  """
+  paths = files.find_episodes(directory)
+  order = np.random.default_rng(SEED).permutation(len(paths))
+  spaces = {k: agent.obs_space[k] for k in agent.obs_keys}
+  loaded, problem = [], 'no *.npz files'
+  for path in [paths[i] for i in order]:
+    if len(loaded) == EPISODES:
+      break
+    try:
+      loaded.append(files.load_episode(path, spaces, agent.act_space))
+    except files.EpisodeError as error:
+      problem = str(error)
+      curves.warn(f'{problem} Skipped.')
+  if not loaded:
+    raise DiagnosisError(
+      f'{directory} has no episode that this agent can use: {problem}. Name '
+      'another directory by --data DIR.'
+    )
+  return loaded
 
 
 def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:

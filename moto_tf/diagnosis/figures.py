@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from ..curves import running_mean
 from ..plotting import COLORS, LABELS, STYLE, mark_online, new_figure
+from ..world_model import CONTEXT
 from .common import show
 
 # Color, marker and name of the episodes of a group.
@@ -24,6 +25,12 @@ VALUES = {
   'predicted': ('-', 'predicted'),
   'real': ('--', 'real, less penalties'),
   'reward': (':', 'rewards of the episode alone'),
+}
+# Color and name of rewards; real ones on top.
+REWARDS = {
+  'imagined': (COLORS[1], f'predicted from {CONTEXT} records and the actions'),
+  'seen': (COLORS[0], 'predicted, every record seen'),
+  'real': ('#444444', 'real'),
 }
 SMALL = {'fontsize': 9, 'frameon': False, 'columnspacing': 1.2}
 WINDOW = 10  # Rows in the running mean over single episodes.
@@ -73,6 +80,35 @@ def calibration(points: dict, numbers: dict, text: str) -> Figure:
     ]
     right.legend(handles=handles, ncols=3, **above)
     fig.supxlabel(text, fontsize=9.5)
+  return fig
+
+
+def reward(measured: dict) -> Figure:
+  """Predicted over real rewards, and both over the steps of three episodes.
+
+  Args:
+    measured: by name of the episodes, what reward.measure_reward returns.
+  """
+  with matplotlib.rc_context(STYLE):
+    fig = new_figure(11, 0.6 + 2.7 * len(measured))
+    rows = fig.subplots(len(measured), 4, squeeze=False)
+    for row, name in zip(rows, measured, strict=True):
+      numbers, episodes = measured[name]
+      title = f'{name}: {numbers["episodes"]} episodes'
+      row[0].set_title(title, fontsize=10, loc='left')
+      _over_levels(row[0], numbers['levels'])
+      for ax in row[1 + len(episodes) :]:
+        ax.set_visible(False)
+      for ax, episode in zip(row[1:], episodes, strict=False):
+        for kind, (color, _) in REWARDS.items():
+          ax.plot(episode[kind], color=color, lw=1.3)
+        ax.set_xlabel('Agent step of the episode', fontsize=9)
+    handles = [
+      matplotlib.lines.Line2D([], [], color=color, label=label)
+      for color, label in REWARDS.values()
+    ]
+    style = {'loc': 'outside upper center', 'frameon': False}
+    fig.legend(handles=handles, ncols=len(handles), **style)
   return fig
 
 
@@ -186,3 +222,16 @@ def _over_steps(ax, means, color):
   steps = np.arange(len(means['real']))
   for key, (style, _) in VALUES.items():
     ax.plot(steps, means[key], style, color=color, lw=1.8)
+
+
+def _over_levels(ax, levels):
+  """Mean and deviation of predicted rewards, beside the real ones."""
+  real = np.array([level['reward'] for level in levels])
+  ax.plot(real, real, '.-', color=REWARDS['real'][0], lw=1.3)
+  # Side by side, so that no bar hides another.
+  for side, kind in ((-1, 'seen'), (1, 'imagined')):
+    means, stds = np.reshape([level[kind] for level in levels], (-1, 2)).T
+    x, color = real + side * 0.015 * np.ptp([*real, 0]), REWARDS[kind][0]
+    ax.errorbar(x, means, stds, color=color, fmt='o', ms=4, lw=1.3)
+  ax.set_xlabel('Real reward', fontsize=9)
+  ax.set_ylabel('Predicted, mean and deviation', fontsize=9)

@@ -5,10 +5,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from .. import curves
 from ..behaviors.moto import PENALTIES
-from ..data import episodes as files
-from ..rundir import offline_dir
 from ..tfutils import gumbel, split, uniform
 from .common import (
   SEED,
@@ -16,64 +13,13 @@ from .common import (
   DiagnosisError,
   encode,
   fixed_seed,
+  load_data,
   show,
   spearman,
 )
 
 STEPS = 10  # Imagined under each kind of action.
-EPISODES = 32  # At most, that states are drawn from.
 KINDS = ('recorded', 'policy', 'random', 'negated')
-
-
-def find_data(config, logdir: Path, given: Path | None) -> Path | None:
-  """Directory of the episodes to imagine from; None if the run had none.
-
-  Args:
-    given: what the user names instead of the run's offline_data.
-
-  Raises:
-    DiagnosisError: there is no such directory (any more).
-  """
-  path = given.expanduser() if given else offline_dir(config, logdir)
-  if path is None or path.is_dir():
-    return path
-  if given:
-    raise DiagnosisError(
-      f'There is no directory {path}; --data names one with episodes (*.npz).'
-    )
-  raise DiagnosisError(
-    f'There is no directory {path} any more, the offline_data of '
-    f'{logdir / "config.yaml"}. Name one with episodes by --data DIR, such as '
-    f'{logdir / "episodes"}.'
-  )
-
-
-def load_data(agent, directory: Path) -> list[dict]:
-  """Up to EPISODES episodes of a directory that fit the agent.
-
-  Damaged and mismatched files are named and skipped.
-
-  Raises:
-    DiagnosisError: none is left.
-  """
-  paths = files.find_episodes(directory)
-  order = np.random.default_rng(SEED).permutation(len(paths))
-  spaces = {k: agent.obs_space[k] for k in agent.obs_keys}
-  loaded, problem = [], 'no *.npz files'
-  for path in [paths[i] for i in order]:
-    if len(loaded) == EPISODES:
-      break
-    try:
-      loaded.append(files.load_episode(path, spaces, agent.act_space))
-    except files.EpisodeError as error:
-      problem = str(error)
-      curves.warn(f'{problem} Skipped.')
-  if not loaded:
-    raise DiagnosisError(
-      f'{directory} has no episode that this agent can use: {problem}. Name '
-      'another directory by --data DIR.'
-    )
-  return loaded
 
 
 def draw_starts(lengths: list[int], steps: int) -> np.ndarray:
