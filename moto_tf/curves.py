@@ -149,7 +149,10 @@ def load_export(path: Path) -> Run | None:
     for found in content['evaluations']:
       row = {k: found.get(k) for k in ('env_step', 'agent_step', 'episode')}
       row |= {'phase': found['phase'], 'time': found.get('seconds')}
-      row |= {f'eval/{k}': _mean(found[k]) for k in ('success', 'return')}
+      # The log_ observations of the suite, too.
+      names = {k for k, v in found.items() if isinstance(v, list)}
+      names |= {'success', 'return'}
+      row |= {f'eval/{k}': _mean(found[k]) for k in sorted(names)}
       rows[found['gradient_step']] = row
     columns, config = content['curve'], content['config']
     for values in zip(*columns.values(), strict=True):

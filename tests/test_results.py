@@ -256,6 +256,21 @@ def test_runs_without_records(tmp_path):
   np.testing.assert_allclose(y, [x['eval/success'] for x in expected])
 
 
+def test_what_a_suite_logs_is_read(tmp_path):
+  """In the kitchen, whether each object was ever in place."""
+  exported(tmp_path)
+  ((target, content),) = results.export_all(
+    [tmp_path], tmp_path / 'out'
+  ).items()
+  for found in content['evaluations']:
+    found['kettle'] = [1, *[0] * (len(found['success']) - 1)]
+  target.write_text(json.dumps(content))
+  run = curves.load_export(target)
+  _, y = curves.curve(run, 'eval/kettle', 'gradient_step')
+  expected = [1 / len(x['success']) for x in content['evaluations']]
+  np.testing.assert_allclose(y, expected)
+
+
 def test_new_run_starts_new_records(tmp_path):
   config = tiny(tmp_path)
   results.Records(tmp_path, config, None)
