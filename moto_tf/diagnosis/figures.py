@@ -233,5 +233,7 @@ def _over_levels(ax, levels):
     means, stds = np.reshape([level[kind] for level in levels], (-1, 2)).T
     x, color = real + side * 0.015 * np.ptp([*real, 0]), REWARDS[kind][0]
     ax.errorbar(x, means, stds, color=color, fmt='o', ms=4, lw=1.3)
+  if len(real) == 1:
+    ax.set_xlim(real[0] - 1, real[0] + 1)
   ax.set_xlabel('Real reward', fontsize=9)
   ax.set_ylabel('Predicted, mean and deviation', fontsize=9)
