@@ -454,8 +454,8 @@ def test_kitchen_table(tmp_path):
   assert info.object_steps.tolist() == [5 + 3, 4]
   text = ' '.join(inspect.compare_kitchen(info).split())
   for part in (
-    'episodes 2 563', 'transitions 12 128569', 'mean return, targets 0.00 261.12',
-    'mean return, all objects 6.00', 'objects per episode 1.50 3.98',
+    'episodes 2 563', 'transitions 12 128569', 'objects per episode 1.50 3.98',
+    'mean return, targets 0.00 261.12', 'mean return, all objects 6.00',
     'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
     'top burner 0.500', 'slide cabinet 0.000',
   ):  # fmt: skip
