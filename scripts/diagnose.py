@@ -1,4 +1,4 @@
-"""Checks the critics and the penalty of a trained agent.
+"""Checks the critics, the reward head and the penalty of a trained agent.
 
   python scripts/diagnose.py --logdir ~/logdir/drawer/moto/0
 
@@ -51,9 +51,13 @@ def diagnose(args: argparse.Namespace) -> None:
   logdir = args.logdir.expanduser()
   outdir = (args.outdir or logdir / 'diagnosis').expanduser()
   agent, config, meta = evaluation.load_agent(logdir, args.checkpoint, False)
+  # Before the rollouts take their time: a frequent mistake.
+  data = find_data(config, logdir, args.data)
+  recorded = load_data(agent, data) if data else []
   result = {
     'task': config.task,
     'logdir': str(logdir),
+    'data': str(data) if data else None,
     **meta['counters'],
     'critics': None,
     'reward': {},
@@ -61,8 +65,6 @@ def diagnose(args: argparse.Namespace) -> None:
     'training': None,
   }
   drawn = {}
-  # Before the rollouts take their time: a frequent mistake.
-  data = find_data(config, logdir, args.data)
   if config.rssm.ensemble == 1:
     print(
       'No penalty.png: the ensemble has one member, which cannot disagree '
@@ -74,7 +76,7 @@ def diagnose(args: argparse.Namespace) -> None:
       f'such as {logdir / "episodes"}.'
     )
   else:
-    result['penalty'] = penalty.measure_penalty(agent, config, data)
+    result['penalty'] = penalty.measure_penalty(agent, config, recorded)
     print(f'Imagined from {data}:')
     print(penalty.penalty_table(result['penalty']))
     drawn['penalty'] = figures.penalty(result['penalty'])
@@ -94,12 +96,13 @@ def diagnose(args: argparse.Namespace) -> None:
   print(f'\nPredicted against real values: {text}')
   drawn['q_calibration'] = figures.calibration(points, numbers, text)
   groups = {'policy': rollouts}
-  if data is not None:
-    groups['recorded'] = load_data(agent, data)
+  if recorded:
+    groups['recorded'] = recorded
   measured = {k: reward.measure_reward(agent, v) for k, v in groups.items()}
+  print(f'\nReward by the model. {reward.LEGEND}')
   for name, (numbers, _) in measured.items():
     result['reward'][name] = numbers
-    print(f'\nRewards of {name} episodes:\n{reward.reward_table(numbers)}')
+    print(f'{name.capitalize()} episodes:\n{reward.reward_table(numbers)}')
   drawn['reward'] = figures.reward(measured)
   print(f'Numbers: {evaluation.write_json(outdir / "diagnosis.json", result)}')
   for name, figure in drawn.items():

@@ -13,7 +13,7 @@ from moto_tf import dists
 from moto_tf.checkpoint import Checkpoints
 from moto_tf.config import make_config
 from moto_tf.data.episodes import save_episode
-from moto_tf.diagnosis import critics, penalty, reward, training
+from moto_tf.diagnosis import critics, figures, penalty, reward, training
 from moto_tf.diagnosis.common import (
   DiagnosisError,
   encode,
@@ -52,6 +52,12 @@ def data(tmp_path):
   for number, length in enumerate((6, 2, 4)):
     save_episode(tmp_path / 'data', f'{number}', make_episode(length, number))
   return tmp_path / 'data'
+
+
+@pytest.fixture
+def loaded(agent, data):
+  """The same, loaded."""
+  return load_data(agent, data)
 
 
 @pytest.mark.parametrize('end', [0.0, 7.0])
@@ -198,8 +204,8 @@ def test_rewards_are_imagined_from_five_records_and_the_actions(agent):
   found = reward.predict_rewards(agent, episode, 3)
   np.testing.assert_allclose(found['real'], episode['reward'])
   post = encode(agent, episode, 3)
-  members = rssm.draw_members(9, fixed_seed(4, 3))
-  noise = gumbel([9, 1, *rssm.shape], fixed_seed(5, 3))
+  members = rssm.draw_members(4, fixed_seed(4, 3))
+  noise = gumbel([4, 1, *rssm.shape], fixed_seed(5, 3))
   state = {k: post[k][4:5] for k in ('deter', 'stoch')}
   near = {'rtol': 1e-3, 'atol': 1e-4}
   for t in range(9):
@@ -209,7 +215,8 @@ def test_rewards_are_imagined_from_five_records_and_the_actions(agent):
       np.testing.assert_allclose(found['imagined'][t], seen, **near)
       continue
     action = tf.constant(episode['action'][t : t + 1])
-    state = rssm.img_step(state, action, members[t], noise[t], rssm.weights())
+    k, weights = t - 5, rssm.weights()
+    state = rssm.img_step(state, action, members[k], noise[k], weights)
     expected = agent.model.predict_reward(rssm.get_feat(state))[0]
     np.testing.assert_allclose(found['imagined'][t], expected, **near)
   changed = {**episode, 'image': episode['image'].copy()}
@@ -240,9 +247,12 @@ def test_predicted_rewards_by_real_reward(monkeypatch):
   for level in numbers['levels']:
     values = [(e, t) for e, t in counted if e['real'][t] == level['reward']]
     assert level['records'] == len(values)
-    values = [e['seen'][t] for e, t in values]
-    assert level['seen'] == pytest.approx([np.mean(values), np.std(values)])
-  assert '2.00' in reward.reward_table(numbers)
+    for kind in ('seen', 'imagined'):
+      x = [e[kind][t] for e, t in values]
+      assert level[kind] == pytest.approx([np.mean(x), np.std(x)])
+  row = reward.reward_table(numbers).splitlines()[3].split()
+  mean, std = numbers['levels'][2]['imagined']
+  assert row[0] == '2.00' and row[5:] == [f'{mean:.2f}', '+-', f'{std:.2f}']
 
 
 def test_many_rewards_share_levels():
@@ -260,7 +270,8 @@ def test_episodes_too_short_to_count(agent):
   numbers, found = reward.measure_reward(agent, [make_episode(3)])
   assert numbers['levels'] == [] and numbers['seen']['pearson'] is None
   assert len(found[0]['imagined']) == 4
-  assert reward.reward_table(numbers).count('\n') == 0
+  assert reward.reward_table(numbers).startswith('No episode has more than')
+  figures.reward({'policy': (numbers, found)})
 
 
 def test_correlations():
@@ -288,7 +299,7 @@ def test_starts_have_the_actions_that_follow(monkeypatch):
   assert len(penalty.draw_starts([2, 1], STEPS)) == 0
 
 
-def test_imagination_takes_the_actions_on_record(agent, data, monkeypatch):
+def test_imagination_takes_the_actions_on_record(agent, loaded, monkeypatch):
   calls, states = [], []
   imagine, encode = penalty.imagine, penalty.encode
 
@@ -301,18 +312,17 @@ def test_imagination_takes_the_actions_on_record(agent, data, monkeypatch):
   monkeypatch.setattr(
     penalty, 'encode', lambda *x: states.append(encode(*x)) or states[-1]
   )
-  penalty.measure_penalty(agent, tiny_config(), data, STEPS)
-  episodes = load_data(agent, data)
+  penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
   starts = [
     (e, i)
-    for e, episode in enumerate(episodes)
+    for e, episode in enumerate(loaded)
     for i in range(len(episode['reward']) - STEPS)
   ]
   assert len(starts) == 4 + 2
   recorded, policy, noise, negated = (actions for _, actions, _ in calls)
   assert policy is None
   for n, (e, i) in enumerate(starts):
-    expected = episodes[e]['action'][i + 1 : i + 1 + STEPS]
+    expected = loaded[e]['action'][i + 1 : i + 1 + STEPS]
     np.testing.assert_array_equal(recorded[:, n], expected)
     # The GRU has no noise: with the same action it arrives in the same h.
     deter = states[e]['deter'][i + 1]
@@ -350,10 +360,10 @@ def test_statistics_are_those_of_the_heads(agent):
       np.testing.assert_allclose(found[name][k], expected, rtol=1e-4)
 
 
-def test_only_heads_that_differ_disagree(data):
+def test_only_heads_that_differ_disagree(loaded):
   agent = make_agent(tiny_config())
   randomize(agent)
-  numbers = penalty.measure_penalty(agent, tiny_config(), data, STEPS)
+  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
   spread = lambda numbers: [
     value
     for kinds in numbers['statistics'].values()
@@ -365,7 +375,7 @@ def test_only_heads_that_differ_disagree(data):
   heads = agent.model.rssm.prior
   for var in heads.variables:
     var.assign(tf.repeat(var[:1], heads.members, 0))
-  numbers = penalty.measure_penalty(agent, tiny_config(), data, STEPS)
+  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
   assert max(spread(numbers)) < 1e-5
 
 
@@ -378,19 +388,18 @@ def test_rise_and_spread_are_over_states():
   assert numbers == {'mean': [3, 2], 'std': [1, 0], 'rise': [0.5, -0.5]}
 
 
-def test_model_error_is_of_the_record_it_predicts(agent, data, monkeypatch):
+def test_model_error_is_of_the_record_it_predicts(agent, recorded, monkeypatch):
   """A decoder that sees nothing but zeros errs by the observation itself."""
   zeros = lambda feat: {
     'image': dists.UnitNormal(tf.zeros([feat.shape[0], 16, 16, 3]), 3)
   }
   monkeypatch.setattr(agent.model, 'decoder', zeros)
-  numbers = penalty.measure_penalty(agent, tiny_config(), data, STEPS)
+  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
   error = numbers['errors']['image']
-  episodes = load_data(agent, data)
   for k in range(STEPS):
     expected = [
       np.mean((episode['image'][i + k + 1] / 255 - 0.5) ** 2)
-      for episode in episodes
+      for episode in loaded
       for i in range(len(episode['reward']) - STEPS)
     ]
     assert error['mean'][k] == pytest.approx(np.mean(expected), rel=1e-4)
@@ -410,10 +419,10 @@ def test_rank_correlations_of_disagreement_and_error():
   assert found['spearman_excess'] == pytest.approx(1)
 
 
-def test_a_second_measurement_gives_the_same_numbers(agent, data):
+def test_a_second_measurement_gives_the_same_numbers(agent, loaded):
   config = tiny_config()
-  numbers = penalty.measure_penalty(agent, config, data, STEPS)
-  assert numbers == penalty.measure_penalty(agent, config, data, STEPS)
+  numbers = penalty.measure_penalty(agent, config, loaded, STEPS)
+  assert numbers == penalty.measure_penalty(agent, config, loaded, STEPS)
   json.dumps(numbers, allow_nan=False)
   table = penalty.penalty_table(numbers)
   assert f'{penalty.KINDS[3]:<24}' in table and 'step 3' in table
@@ -421,20 +430,18 @@ def test_a_second_measurement_gives_the_same_numbers(agent, data):
 
 
 def test_data_that_cannot_be_used(agent, data, tmp_path, capsys):
-  measure = lambda path, steps=STEPS: penalty.measure_penalty(
-    agent, tiny_config(), path, steps
-  )
   (data / 'broken.npz').write_bytes(b'x')
-  assert measure(data)['episodes'] == 3
+  recorded = load_data(agent, data)
+  assert len(recorded) == 3
   assert f'{data}/broken.npz: unreadable' in capsys.readouterr().err
-  with pytest.raises(DiagnosisError, match=f'No episode in {data} has the 7'):
-    measure(data, 7)
+  with pytest.raises(DiagnosisError, match='No recorded episode has the 7'):
+    penalty.measure_penalty(agent, tiny_config(), recorded, 7)
   (tmp_path / 'empty').mkdir()
   with pytest.raises(DiagnosisError, match='no episode that .* no .*npz files'):
-    measure(tmp_path / 'empty')
+    load_data(agent, tmp_path / 'empty')
   (tmp_path / 'empty' / 'a.npz').write_bytes(b'x')
   with pytest.raises(DiagnosisError, match='no episode that .*unreadable'):
-    measure(tmp_path / 'empty')
+    load_data(agent, tmp_path / 'empty')
 
 
 def test_where_the_data_is(tmp_path):
@@ -557,6 +564,10 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   main(['--logdir', str(logdir), '--episodes', '2'])
   output = capsys.readouterr().out
   assert 'No penalty.png: the ensemble has one member' in output
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(SystemExit, match='no episode that this agent can use'):
+    main(['--logdir', str(logdir), '--data', str(tmp_path / 'empty')])
+  assert 'episodes/s' not in capsys.readouterr().err
   assert 'No disagreement.png' in output
   figures = {'q_calibration.png', 'reward.png'}
   assert files(logdir / 'diagnosis') == {'diagnosis.json', *figures}

@@ -1,5 +1,6 @@
 """Recorded episodes, posterior states, fixed seeds and correlations."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,21 @@ def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:
   post = model.rssm.observe(embed, data['action'], data['is_first'], seed)
   post['feat'] = model.rssm.get_feat(post)
   return {k: v[0] for k, v in post.items()}
+
+
+def open_loop(
+  rssm, state: dict, act: Callable, members: tf.Tensor, noise: tf.Tensor
+) -> Iterator[dict[str, tf.Tensor]]:
+  """States that follow one [N, ...], by one prior member per step.
+
+  Args:
+    act: action [N, A] of step k, counted from 0, in a state.
+    members, noise: of all K steps, [K, ...].
+  """
+  weights = rssm.weights()
+  for k in range(len(members)):
+    state = rssm.img_step(state, act(k, state), members[k], noise[k], weights)
+    yield state
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float | None:

@@ -229,9 +229,10 @@ def _over_levels(ax, levels):
   real = np.array([level['reward'] for level in levels])
   ax.plot(real, real, '.-', color=REWARDS['real'][0], lw=1.3)
   # Side by side, so that no bar hides another.
+  width = np.ptp(real) if len(real) > 1 else 2
   for side, kind in ((-1, 'seen'), (1, 'imagined')):
     means, stds = np.reshape([level[kind] for level in levels], (-1, 2)).T
-    x, color = real + side * 0.015 * np.ptp([*real, 0]), REWARDS[kind][0]
+    x, color = real + side * 0.015 * width, REWARDS[kind][0]
     ax.errorbar(x, means, stds, color=color, fmt='o', ms=4, lw=1.3)
   if len(real) == 1:
     ax.set_xlim(real[0] - 1, real[0] + 1)

@@ -1,7 +1,5 @@
 """The penalty against the model's real error, on and off the data."""
 
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
@@ -13,7 +11,7 @@ from .common import (
   DiagnosisError,
   encode,
   fixed_seed,
-  load_data,
+  open_loop,
   show,
   spearman,
 )
@@ -67,15 +65,14 @@ def imagine(
   noise = gumbel([steps, count, *rssm.shape], stoch_seed)
   shape = [steps + 1, count, agent.act_space.shape[0]]
   action_noise = uniform(shape, action_seed)
-  weights = rssm.weights()
-  state, feats = dict(start), []
-  found = {name: [] for name in PENALTIES}
-  for k in range(steps):
+
+  def act(k, state):
     if actions is None:
-      action = agent.act(rssm.get_feat(state), action_noise[k])
-    else:
-      action = actions[k]
-    state = rssm.img_step(state, action, members[k], noise[k], weights)
+      return agent.act(rssm.get_feat(state), action_noise[k])
+    return actions[k]
+
+  feats, found = [], {name: [] for name in PENALTIES}
+  for state in open_loop(rssm, start, act, members, noise):
     logits = rssm.prior_all(state['deter'])
     for name, statistic in PENALTIES.items():
       found[name].append(statistic(logits, state['stoch']).numpy())
@@ -83,12 +80,15 @@ def imagine(
   return {k: np.array(v, np.float64) for k, v in found.items()}, feats
 
 
-def measure_penalty(agent, config, directory: Path, steps: int = STEPS) -> dict:
+def measure_penalty(
+  agent, config, episodes: list[dict], steps: int = STEPS
+) -> dict:
   """Disagreement under actions on and off the data, over imagined steps.
 
-  From states of the dataset: the actions that were recorded next, samples of
-  the policy, uniform noise, and the recorded actions negated. Where it is
-  known what came, under the recorded actions, also the model's squared error.
+  From states of recorded episodes: the actions that were recorded next,
+  samples of the policy, uniform noise, and the recorded actions negated. Where
+  it is known what came, under the recorded actions, also the model's squared
+  error.
 
   Returns:
     Numbers for JSON: `statistics` by name and kind with mean, std and rise
@@ -99,14 +99,13 @@ def measure_penalty(agent, config, directory: Path, steps: int = STEPS) -> dict:
     that over states, `spearman_excess` with the error beyond the posterior's.
 
   Raises:
-    DiagnosisError: no episode can be used, or all are too short.
+    DiagnosisError: all episodes are too short.
   """
-  episodes = load_data(agent, directory)
   starts = draw_starts([len(e['reward']) - 1 for e in episodes], steps)
   if not len(starts):
     raise DiagnosisError(
-      f'No episode in {directory} has the {steps} transitions that are '
-      'imagined; name another directory by --data DIR.'
+      f'No recorded episode has the {steps} transitions that are imagined; '
+      'name another directory by --data DIR.'
     )
   join = lambda x: {k: np.concatenate([y[k] for y in x]) for k in x[0]}
   posts = join([encode(agent, e, number) for number, e in enumerate(episodes)])
@@ -125,7 +124,6 @@ def measure_penalty(agent, config, directory: Path, steps: int = STEPS) -> dict:
     action = None if action is None else tf.convert_to_tensor(action)
     found[kind], feats[kind] = imagine(agent, start, action, steps)
   return {
-    'data': str(directory),
     'episodes': len(episodes),
     'states': len(starts),
     'used': config.penalty,

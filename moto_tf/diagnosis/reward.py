@@ -5,9 +5,13 @@ import tensorflow as tf
 
 from ..tfutils import gumbel
 from ..world_model import CONTEXT
-from .common import encode, fixed_seed, pearson, show
+from .common import encode, fixed_seed, open_loop, pearson, show
 
 KINDS = ('seen', 'imagined')
+LEGEND = (
+  'Seen: after every record. Imagined: from the first '
+  f'{CONTEXT} and the actions alone.'
+)
 LEVELS = 10  # Of real rewards, at most.
 
 
@@ -27,18 +31,14 @@ def predict_rewards(agent, episode: dict, number: int) -> dict:
   """
   model, rssm = agent.model, agent.model.rssm
   post = encode(agent, episode, number)
-  action = tf.convert_to_tensor(episode['action'])
-  count = action.shape[0]
-  context = min(CONTEXT, count)
-  members = rssm.draw_members(count, fixed_seed(4, number))
-  noise = gumbel([count, 1, *rssm.shape], fixed_seed(5, number))
-  weights = rssm.weights()
-  state = {k: post[k][context - 1 : context] for k in ('deter', 'stoch')}
-  feats = [post['feat'][:context]]
-  for t in range(context, count):
-    state = rssm.img_step(
-      state, action[t : t + 1], members[t], noise[t], weights
-    )
+  # As rows of one lane, [1, A].
+  action = tf.convert_to_tensor(episode['action'][CONTEXT:])[:, None]
+  steps = action.shape[0]
+  members = rssm.draw_members(steps, fixed_seed(4, number))
+  noise = gumbel([steps, 1, *rssm.shape], fixed_seed(5, number))
+  start = {k: post[k][CONTEXT - 1 : CONTEXT] for k in ('deter', 'stoch')}
+  feats = [post['feat'][:CONTEXT]]
+  for state in open_loop(rssm, start, lambda k, _: action[k], members, noise):
     feats.append(rssm.get_feat(state))
   found = {
     'real': episode['reward'],
@@ -99,6 +99,8 @@ def split_levels(real: np.ndarray) -> list[np.ndarray]:
 
 def reward_table(numbers: dict) -> str:
   """Predicted reward by real reward, and how they agree."""
+  if not numbers['records']:
+    return f'No episode has more than the {CONTEXT} records that do not count.'
   lines = [f'{"real":>8}{"records":>10}{"seen":>18}{"imagined":>18}']
   for level in numbers['levels']:
     cells = ''.join(
@@ -106,8 +108,7 @@ def reward_table(numbers: dict) -> str:
       for mean, std in (level[kind] for kind in KINDS)
     )
     lines.append(f'{level["reward"]:>8.2f}{level["records"]:>10}{cells}')
-  if numbers['records']:
-    lines += [f'{kind}: {describe_reward(numbers[kind])}' for kind in KINDS]
+  lines += [f'{kind}: {describe_reward(numbers[kind])}' for kind in KINDS]
   return '\n'.join(lines)
 
 

@@ -223,10 +223,14 @@ class Expert:
     """An offset with jitter."""
     return np.array(offset) + self._jitter * self._rng.normal(size=3)
 
+  def rest(self, grip: float = CLOSED) -> Pose:
+    """The joints at rest, about."""
+    return Pose(None, grip, near=0.4, steps=25)
+
   def untangle(self) -> Iterator[Pose]:
     """Back to rest if the arm is far from it, where it might get stuck."""
     if np.abs(REST_JOINTS - self._qpos[:7]).max() > FAR:
-      yield Pose(None, near=0.4, steps=25)
+      yield self.rest()
 
   def joint(self, index: int) -> float:
     """Position of a joint now."""
@@ -237,7 +241,7 @@ def microwave(go: Expert) -> Iterator[Pose]:
   """Pulls the door by its bar."""
   if go.site('end_effector')[1] > 0.25:
     # The straight way hits the corner of the door or winds up the wrist.
-    yield Pose(None, OPEN, near=0.4, steps=25)
+    yield go.rest(OPEN)
   yield from _pull(
     go, 'microhandle_site', (-1.128, 0.455), -0.13, lambda: go.joint(22) < -0.7
   )
@@ -254,9 +258,9 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
     go, 'hinge_site2', (-0.224, 0.71), 0.2, lambda: go.joint(21) > 1.05
   )
   bar = go.site('hinge_site2')
-  beside = {'near': 0.05, 'steps': 10}
-  yield Pose(bar + go.at(-0.16, -0.15, 0.0), **beside)
-  yield Pose(bar + go.at(-0.16, 0.0, 0.0), **beside)
+  roughly = {'near': 0.05, 'steps': 10}
+  yield Pose(bar + go.at(-0.16, -0.15, 0.0), **roughly)
+  yield Pose(bar + go.at(-0.16, 0.0, 0.0), **roughly)
   yield Pose(
     bar + go.at(0.15, 0.0, 0.0),
     steps=20,
@@ -264,10 +268,10 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
     until=lambda: go.joint(21) > 1.2,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(-0.2, -0.1, 0.0), **beside)
+  yield Pose(here + go.at(-0.2, -0.1, 0.0), **roughly)
 
 
-def _pull(go, site, hinge, turn, until, steps=40):
+def _pull(go, site, hinge, turn, until):
   """Holds a bar and pulls it along its circle around a hinge."""
   bar = go.site(site)
   yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
@@ -279,7 +283,7 @@ def _pull(go, site, hinge, turn, until, steps=40):
     c, s = np.cos(turn), np.sin(turn)
     return np.array([*hinge, bar[2]]) + [c * x - s * y, s * x + c * y, 0]
 
-  yield Pose(ahead, yaw=None, near=0, steps=steps, until=until)
+  yield Pose(ahead, yaw=None, near=0, steps=40, until=until)
   here = go.site('end_effector')
   yield Pose(here, OPEN, yaw=None, wait=4, steps=4, near=1)
 
@@ -326,6 +330,7 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
     yield Pose(bar + go.at(0.1, -0.4, 0), near=0.05, **roll)
   yield Pose(bar + go.at(left, -0.15, 0), **roll)
   yield Pose(bar + go.at(left, -0.02, 0), steps=15, **roll)
+  # Pushing turns the hand back.
   yield Pose(
     bar + go.at(0.4, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.35
   )
