@@ -84,3 +84,19 @@ def test_tables_are_those_of_the_files(group):
   tasks = tuple(f'| {run.task} ' for run in runs)
   rows = [x for x in table.splitlines() if x.startswith(tasks)]
   assert rows and not [row for row in rows if row not in readme]
+
+
+@pytest.mark.parametrize('task', ['kitchen_mixed', 'kitchen_partial'])
+def test_recorded_kitchen_data_is_that_of_its_file(task):
+  text = (RESULTS / 'kitchen' / 'data' / 'data.txt').read_text()
+  section = text.split(f'TASK {task}\n')[1].split('\n\n')[0]
+  found = dict(re.findall(r'(?m)^(\S.*?)  +([\d.]+)', section))
+  cells = [
+    found['episodes'],
+    f'{int(found["transitions"]):,}',
+    found['mean return, targets'],
+    found['objects per episode'],
+    f'{float(found["share of full successes"]):.0%}'.replace('%', ' %'),
+  ]
+  row = f'| `{task}` | {" | ".join(cells)} |'
+  assert row in (ROOT / 'README.md').read_text()
