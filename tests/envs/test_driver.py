@@ -338,7 +338,9 @@ def test_worker_has_the_protocol():
 
 
 SCRIPT = """
-import os, sys, time
+import os, signal, sys, time
+# Programs that a shell script starts in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules['tensorflow'] = None  # As if it were imported here.
 import numpy as np
 from gymnasium.spaces import Box
