@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'results'
 RUNS = sorted(path.relative_to(ROOT) for path in RESULTS.glob('*/*/*/*.json'))
 GROUPS = sorted({path.parts[1] for path in RUNS})
-# What scripts/plot.py got as --metrics, where not eval/success alone.
-METRICS = {'kitchen': ['eval/return', 'eval/success']}
+# What scripts/plot.py got as --metrics and --xaxis, where it is not this.
+DRAWN = (['eval/success'], 'env_step')
+OTHERS = {'kitchen': (['eval/return', 'eval/success'], 'gradient_step')}
 
 
 @pytest.mark.parametrize('path', RUNS, ids=str)
@@ -76,9 +77,9 @@ def test_budgets_are_equal(group):
 def test_tables_are_those_of_the_files(group):
   """Of table.md and of the README, from the files alone."""
   runs = curves.find_runs([RESULTS / group])
-  metrics = METRICS.get(group, ['eval/success'])
-  summary = curves.aggregate_all(runs, metrics)
-  table = plotting.table(summary)
+  metrics, xaxis = OTHERS.get(group, DRAWN)
+  summary = curves.aggregate_all(runs, metrics, xaxis)
+  table = plotting.table(summary, xaxis)
   assert (RESULTS / group / 'figures' / 'table.md').read_text() == table
   readme = (ROOT / 'README.md').read_text()
   tasks = tuple(f'| {run.task} ' for run in runs)
