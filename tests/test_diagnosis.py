@@ -388,7 +388,7 @@ def test_rise_and_spread_are_over_states():
   assert numbers == {'mean': [3, 2], 'std': [1, 0], 'rise': [0.5, -0.5]}
 
 
-def test_model_error_is_of_the_record_it_predicts(agent, recorded, monkeypatch):
+def test_model_error_is_of_the_record_it_predicts(agent, loaded, monkeypatch):
   """A decoder that sees nothing but zeros errs by the observation itself."""
   zeros = lambda feat: {
     'image': dists.UnitNormal(tf.zeros([feat.shape[0], 16, 16, 3]), 3)
