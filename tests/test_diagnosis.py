@@ -567,7 +567,7 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(SystemExit, match='no episode that this agent can use'):
     main(['--logdir', str(logdir), '--data', str(tmp_path / 'empty')])
-  assert 'episodes/s' not in capsys.readouterr().err
+  assert 'episodes/s' not in capsys.readouterr().out
   assert 'No disagreement.png' in output
   figures = {'q_calibration.png', 'reward.png'}
   assert files(logdir / 'diagnosis') == {'diagnosis.json', *figures}
