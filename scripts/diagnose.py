@@ -15,7 +15,7 @@ from pathlib import Path
 import moto_tf
 from moto_tf import envs, errors, evaluation
 from moto_tf.diagnosis import critics, figures, penalty, reward, training
-from moto_tf.diagnosis.common import find_data, load_data
+from moto_tf.diagnosis.common import encode_all, find_data, load_data
 from moto_tf.driver import Driver
 
 
@@ -54,6 +54,12 @@ def diagnose(args: argparse.Namespace) -> None:
   # Before the rollouts take their time: a frequent mistake.
   data = find_data(config, logdir, args.data)
   recorded = load_data(agent, data) if data else []
+  if data is None:
+    print(
+      'No recorded episodes to look at: the run has no offline_data. Name some '
+      f'by --data, such as {logdir / "episodes"}.'
+    )
+  recorded_posts = encode_all(agent, recorded)
   result = {
     'task': config.task,
     'logdir': str(logdir),
@@ -70,13 +76,10 @@ def diagnose(args: argparse.Namespace) -> None:
       'No penalty.png: the ensemble has one member, which cannot disagree '
       'with itself.'
     )
-  elif data is None:
-    print(
-      'No penalty.png: the run has no offline_data. Name episodes by --data, '
-      f'such as {logdir / "episodes"}.'
+  elif recorded:
+    result['penalty'] = penalty.measure_penalty(
+      agent, config, recorded, recorded_posts
     )
-  else:
-    result['penalty'] = penalty.measure_penalty(agent, config, recorded)
     print(f'Imagined from {data}:')
     print(penalty.penalty_table(result['penalty']))
     drawn['penalty'] = figures.penalty(result['penalty'])
@@ -90,15 +93,16 @@ def diagnose(args: argparse.Namespace) -> None:
       'train/imag_disagreement.'
     )
   rollouts = roll_out(agent, config, args)
-  numbers, points = critics.calibrate(agent, config, rollouts)
+  posts = encode_all(agent, rollouts)
+  numbers, points = critics.calibrate(agent, config, rollouts, posts)
   result['critics'] = numbers
   text = critics.describe_calibration(numbers)
   print(f'\nPredicted against real values: {text}')
   drawn['q_calibration'] = figures.calibration(points, numbers, text)
-  groups = {'policy': rollouts}
+  groups = {'policy': (rollouts, posts)}
   if recorded:
-    groups['recorded'] = recorded
-  measured = {k: reward.measure_reward(agent, v) for k, v in groups.items()}
+    groups['recorded'] = (recorded, recorded_posts)
+  measured = {k: reward.measure_reward(agent, *v) for k, v in groups.items()}
   print(f'\nReward by the model. {reward.LEGEND}')
   for name, (numbers, _) in measured.items():
     result['reward'][name] = numbers

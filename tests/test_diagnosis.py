@@ -17,6 +17,7 @@ from moto_tf.diagnosis import critics, figures, penalty, reward, training
 from moto_tf.diagnosis.common import (
   DiagnosisError,
   encode,
+  encode_all,
   find_data,
   fixed_seed,
   load_data,
@@ -58,6 +59,12 @@ def data(tmp_path):
 def loaded(agent, data):
   """The same, loaded."""
   return load_data(agent, data)
+
+
+def measure(agent, config, episodes, steps=STEPS):
+  """The penalty of episodes."""
+  posts = encode_all(agent, episodes)
+  return penalty.measure_penalty(agent, config, episodes, posts, steps)
 
 
 @pytest.mark.parametrize('end', [0.0, 7.0])
@@ -166,7 +173,8 @@ def test_calibration_by_group_and_step(agent):
     for seed, (length, flag) in enumerate(zip(lengths, success, strict=True))
   ]
   config = tiny_config(alpha=3.0)
-  numbers, points = critics.calibrate(agent, config, rollouts)
+  posts = encode_all(agent, rollouts)
+  numbers, points = critics.calibrate(agent, config, rollouts, posts)
   json.dumps(numbers, allow_nan=False)
   each = [
     critics.episode_values(agent, config, e, encode(agent, e, i))
@@ -194,16 +202,18 @@ def test_calibration_by_group_and_step(agent):
 
 
 def test_a_group_without_episodes(agent):
-  numbers, _ = critics.calibrate(agent, tiny_config(), [make_episode()])
+  episodes = [make_episode()]
+  posts = encode_all(agent, episodes)
+  numbers, _ = critics.calibrate(agent, tiny_config(), episodes, posts)
   assert numbers['successful'] == {'states': 0}
   assert numbers['all'] == numbers['failed']
 
 
 def test_rewards_are_imagined_from_five_records_and_the_actions(agent):
   rssm, episode = agent.model.rssm, make_episode(8)
-  found = reward.predict_rewards(agent, episode, 3)
-  np.testing.assert_allclose(found['real'], episode['reward'])
   post = encode(agent, episode, 3)
+  found = reward.predict_rewards(agent, episode, post, 3)
+  np.testing.assert_allclose(found['real'], episode['reward'])
   members = rssm.draw_members(4, fixed_seed(4, 3))
   noise = gumbel([4, 1, *rssm.shape], fixed_seed(5, 3))
   state = {k: post[k][4:5] for k in ('deter', 'stoch')}
@@ -221,7 +231,8 @@ def test_rewards_are_imagined_from_five_records_and_the_actions(agent):
     np.testing.assert_allclose(found['imagined'][t], expected, **near)
   changed = {**episode, 'image': episode['image'].copy()}
   changed['image'][5:] = 255 - changed['image'][5:]
-  again = reward.predict_rewards(agent, changed, 3)
+  post = encode(agent, changed, 3)
+  again = reward.predict_rewards(agent, changed, post, 3)
   np.testing.assert_array_equal(again['imagined'], found['imagined'])
   assert not np.allclose(again['seen'][5:], found['seen'][5:], atol=1e-5)
 
@@ -232,8 +243,14 @@ def test_predicted_rewards_by_real_reward(monkeypatch):
     real = rng.integers(0, 3, length).astype(float)
     seen, imagined = real + rng.normal(size=(2, length))
     episodes.append({'real': real, 'seen': seen, 'imagined': imagined})
-  monkeypatch.setattr(reward, 'predict_rewards', lambda _, e, i: episodes[i])
-  numbers, found = reward.measure_reward(None, episodes)
+  posts = ['a', 'b', 'c']
+
+  def predict(_, episode, post, number):
+    assert post == posts[number]
+    return episode
+
+  monkeypatch.setattr(reward, 'predict_rewards', predict)
+  numbers, found = reward.measure_reward(None, episodes, posts)
   assert found == episodes
   assert (numbers['episodes'], numbers['records']) == (3, 2 + 7)
   counted = [(e, t) for e in episodes for t in range(5, len(e['real']))]
@@ -267,7 +284,9 @@ def test_many_rewards_share_levels():
 
 
 def test_episodes_too_short_to_count(agent):
-  numbers, found = reward.measure_reward(agent, [make_episode(3)])
+  episodes = [make_episode(3)]
+  posts = encode_all(agent, episodes)
+  numbers, found = reward.measure_reward(agent, episodes, posts)
   assert numbers['levels'] == [] and numbers['seen']['pearson'] is None
   assert len(found[0]['imagined']) == 4
   assert reward.reward_table(numbers).startswith('No episode has more than')
@@ -300,8 +319,8 @@ def test_starts_have_the_actions_that_follow(monkeypatch):
 
 
 def test_imagination_takes_the_actions_on_record(agent, loaded, monkeypatch):
-  calls, states = [], []
-  imagine, encode = penalty.imagine, penalty.encode
+  calls, states = [], encode_all(agent, loaded)
+  imagine = penalty.imagine
 
   def record(agent, start, actions, steps):
     result = imagine(agent, start, actions, steps)
@@ -309,10 +328,7 @@ def test_imagination_takes_the_actions_on_record(agent, loaded, monkeypatch):
     return result
 
   monkeypatch.setattr(penalty, 'imagine', record)
-  monkeypatch.setattr(
-    penalty, 'encode', lambda *x: states.append(encode(*x)) or states[-1]
-  )
-  penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
+  penalty.measure_penalty(agent, tiny_config(), loaded, states, STEPS)
   starts = [
     (e, i)
     for e, episode in enumerate(loaded)
@@ -363,7 +379,7 @@ def test_statistics_are_those_of_the_heads(agent):
 def test_only_heads_that_differ_disagree(loaded):
   agent = make_agent(tiny_config())
   randomize(agent)
-  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
+  numbers = measure(agent, tiny_config(), loaded)
   spread = lambda numbers: [
     value
     for kinds in numbers['statistics'].values()
@@ -375,7 +391,7 @@ def test_only_heads_that_differ_disagree(loaded):
   heads = agent.model.rssm.prior
   for var in heads.variables:
     var.assign(tf.repeat(var[:1], heads.members, 0))
-  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
+  numbers = measure(agent, tiny_config(), loaded)
   assert max(spread(numbers)) < 1e-5
 
 
@@ -394,7 +410,7 @@ def test_model_error_is_of_the_record_it_predicts(agent, loaded, monkeypatch):
     'image': dists.UnitNormal(tf.zeros([feat.shape[0], 16, 16, 3]), 3)
   }
   monkeypatch.setattr(agent.model, 'decoder', zeros)
-  numbers = penalty.measure_penalty(agent, tiny_config(), loaded, STEPS)
+  numbers = measure(agent, tiny_config(), loaded)
   error = numbers['errors']['image']
   for k in range(STEPS):
     expected = [
@@ -421,8 +437,8 @@ def test_rank_correlations_of_disagreement_and_error():
 
 def test_a_second_measurement_gives_the_same_numbers(agent, loaded):
   config = tiny_config()
-  numbers = penalty.measure_penalty(agent, config, loaded, STEPS)
-  assert numbers == penalty.measure_penalty(agent, config, loaded, STEPS)
+  numbers = measure(agent, config, loaded)
+  assert numbers == measure(agent, config, loaded)
   json.dumps(numbers, allow_nan=False)
   table = penalty.penalty_table(numbers)
   assert f'{penalty.KINDS[3]:<24}' in table and 'step 3' in table
@@ -435,7 +451,7 @@ def test_data_that_cannot_be_used(agent, data, tmp_path, capsys):
   assert len(recorded) == 3
   assert f'{data}/broken.npz: unreadable' in capsys.readouterr().err
   with pytest.raises(DiagnosisError, match='No recorded episode has the 7'):
-    penalty.measure_penalty(agent, tiny_config(), recorded, 7)
+    measure(agent, tiny_config(), recorded, 7)
   (tmp_path / 'empty').mkdir()
   with pytest.raises(DiagnosisError, match='no episode that .* no .*npz files'):
     load_data(agent, tmp_path / 'empty')
@@ -541,7 +557,8 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
   assert result['task'] == 'gym_Pendulum-v1'
   assert result['critics']['all']['states'] == 3 * 12
   rollouts = roll_out(agent, config, argparse.Namespace(episodes=3, envs=1))
-  numbers, _ = critics.calibrate(agent, config, rollouts)
+  posts = encode_all(agent, rollouts)
+  numbers, _ = critics.calibrate(agent, config, rollouts, posts)
   assert numbers['all'] == pytest.approx(result['critics']['all'], rel=1e-3)
   assert result['penalty']['episodes'] == 2
   assert result['penalty']['states'] == 2 * 3
@@ -552,7 +569,7 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
   assert (tmp_path / 'again' / 'diagnosis.json').read_text() == text
   main([*command[:2], '--episodes', '1'])
   output = capsys.readouterr().out
-  assert 'No penalty.png: the run has no offline_data' in output
+  assert 'No recorded episodes to look at' in output
   with pytest.raises(SystemExit) as error:
     main([*command[:4], '--data', str(tmp_path / 'gone')])
   assert str(error.value).startswith('Error: There is no directory')
@@ -564,6 +581,7 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   main(['--logdir', str(logdir), '--episodes', '2'])
   output = capsys.readouterr().out
   assert 'No penalty.png: the ensemble has one member' in output
+  assert f'by --data, such as {logdir}/episodes' in output
   (tmp_path / 'empty').mkdir()
   with pytest.raises(SystemExit, match='no episode that this agent can use'):
     main(['--logdir', str(logdir), '--data', str(tmp_path / 'empty')])

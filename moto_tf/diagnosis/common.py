@@ -92,6 +92,11 @@ def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:
   return {k: v[0] for k, v in post.items()}
 
 
+def encode_all(agent, episodes: list[dict]) -> list[dict[str, tf.Tensor]]:
+  """Posterior states of each episode, its place in the list as its number."""
+  return [encode(agent, episode, i) for i, episode in enumerate(episodes)]
+
+
 def open_loop(
   rssm, state: dict, act: Callable, members: tf.Tensor, noise: tf.Tensor
 ) -> Iterator[dict[str, tf.Tensor]]:

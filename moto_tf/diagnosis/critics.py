@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..tfutils import uniform
-from .common import encode, fixed_seed, pearson, show, spearman
+from .common import fixed_seed, pearson, show, spearman
 
 
 def discounted_sum(
@@ -67,16 +67,20 @@ def episode_values(agent, config, episode: dict, post: dict) -> dict:
   }
 
 
-def calibrate(agent, config, rollouts: list[dict]) -> tuple[dict, dict]:
+def calibrate(
+  agent, config, rollouts: list[dict], posts: list[dict]
+) -> tuple[dict, dict]:
   """Compares the critics with the episodes of the policy.
+
+  Args:
+    posts: states of each episode, of `encode_all`.
 
   Returns:
     Numbers for JSON, and the points [P] they are made of: those of
     `episode_values`, step and success.
   """
   points = []
-  for number, episode in enumerate(rollouts):
-    post = encode(agent, episode, number)
+  for episode, post in zip(rollouts, posts, strict=True):
     values = episode_values(agent, config, episode, post)
     count = len(values['real'])
     success = np.full(count, bool(episode['success'].any()))

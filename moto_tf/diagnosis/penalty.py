@@ -9,7 +9,6 @@ from .common import (
   SEED,
   STATES,
   DiagnosisError,
-  encode,
   fixed_seed,
   open_loop,
   show,
@@ -81,7 +80,11 @@ def imagine(
 
 
 def measure_penalty(
-  agent, config, episodes: list[dict], steps: int = STEPS
+  agent,
+  config,
+  episodes: list[dict],
+  posts: list[dict],
+  steps: int = STEPS,
 ) -> dict:
   """Disagreement under actions on and off the data, over imagined steps.
 
@@ -89,6 +92,9 @@ def measure_penalty(
   samples of the policy, uniform noise, and the recorded actions negated. Where
   it is known what came, under the recorded actions, also the model's squared
   error.
+
+  Args:
+    posts: states of each episode, of `encode_all`.
 
   Returns:
     Numbers for JSON: `statistics` by name and kind with mean, std and rise
@@ -108,8 +114,7 @@ def measure_penalty(
       'name another directory by --data DIR.'
     )
   join = lambda x: {k: np.concatenate([y[k] for y in x]) for k in x[0]}
-  posts = join([encode(agent, e, number) for number, e in enumerate(episodes)])
-  records = join(episodes)
+  posts, records = join(posts), join(episodes)
   start = {k: tf.gather(posts[k], starts) for k in ('deter', 'stoch')}
   recorded = np.stack([records['action'][starts + k + 1] for k in range(steps)])
   rng = np.random.default_rng(SEED)

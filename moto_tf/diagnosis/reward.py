@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from ..tfutils import gumbel
 from ..world_model import CONTEXT
-from .common import encode, fixed_seed, open_loop, pearson, show
+from .common import fixed_seed, open_loop, pearson, show
 
 KINDS = ('seen', 'imagined')
 LEGEND = (
@@ -15,7 +15,7 @@ LEGEND = (
 LEVELS = 10  # Of real rewards, at most.
 
 
-def predict_rewards(agent, episode: dict, number: int) -> dict:
+def predict_rewards(agent, episode: dict, post: dict, number: int) -> dict:
   """Reward of every record of an episode, predicted in two ways.
 
       record     0 1 2 3 4 | 5 6 7 ... T
@@ -24,13 +24,13 @@ def predict_rewards(agent, episode: dict, number: int) -> dict:
 
   Args:
     episode: arrays [T + 1, ...].
+    post: its states, of `encode`.
     number: of the episode, the seed of its samples.
 
   Returns:
     real, seen and imagined, [T + 1] each.
   """
   model, rssm = agent.model, agent.model.rssm
-  post = encode(agent, episode, number)
   # As rows of one lane, [1, A].
   action = tf.convert_to_tensor(episode['action'][CONTEXT:])[:, None]
   steps = action.shape[0]
@@ -48,17 +48,23 @@ def predict_rewards(agent, episode: dict, number: int) -> dict:
   return {k: np.array(v, np.float64) for k, v in found.items()}
 
 
-def measure_reward(agent, episodes: list[dict]) -> tuple[dict, list[dict]]:
+def measure_reward(
+  agent, episodes: list[dict], posts: list[dict]
+) -> tuple[dict, list[dict]]:
   """Compares predicted with real rewards of all episodes.
 
   The first records, which `imagined` has seen, too, do not count.
+
+  Args:
+    posts: states of each episode, of `encode_all`.
 
   Returns:
     Numbers for JSON: of `seen` and `imagined` pearson and the mean absolute
     error; `levels`, by real reward, with the number of records and mean and std
     of both. And what `predict_rewards` gives per episode.
   """
-  found = [predict_rewards(agent, e, i) for i, e in enumerate(episodes)]
+  pairs = enumerate(zip(episodes, posts, strict=True))
+  found = [predict_rewards(agent, *pair, i) for i, pair in pairs]
   points = {
     k: np.concatenate([x[k][CONTEXT:] for x in found]) for k in found[0]
   }
