@@ -353,7 +353,9 @@ class Here(Env):
   # A class of the script itself; there is no `if __name__ ...` either.
   def __init__(self):
     super().__init__({'state': Box(-9, 9, (1,), np.float32)}, 1)
-    print('worker', os.getpid(), 'tensorflow' in sys.modules, flush=True)
+    # In one piece, between those of the other worker.
+    line = f"worker {os.getpid()} {'tensorflow' in sys.modules}\\n"
+    os.write(1, line.encode())
   def _reset(self, seed):
     return {'state': np.zeros(1, np.float32)}
   def _step(self, action):
