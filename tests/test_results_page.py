@@ -11,10 +11,32 @@ from moto_tf import curves, plotting
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'results'
 RUNS = sorted(path.relative_to(ROOT) for path in RESULTS.glob('*/*/*/*.json'))
-GROUPS = sorted({path.parts[1] for path in RUNS})
+# The same commands a second time.
+REPEATED = [path for path in RUNS if path.parts[1] == 'repeat']
+GROUPS = sorted({path.parts[1] for path in RUNS} - {'repeat'})
 # What scripts/plot.py got as --metrics and --xaxis, where it is not this.
 DRAWN = (['eval/success'], 'env_step')
 OTHERS = {'kitchen': (['eval/return', 'eval/success'], 'gradient_step')}
+# Runs of MOTO that the choices are compared with.
+BASE = 'proprio/drawer-open/moto'
+CHOICES = {
+  'alpha_1': {'alpha': 1},
+  'logit_std': {'penalty': 'logit_std'},
+  'log_prob_std': {'penalty': 'log_prob_std'},
+  'all_starts': {'start_states': 0},
+  'uniform_data': {'replay.offline_share': -1},
+  'free_1': {'kl.free': 1},
+  'entropy_0': {'actor_ent': 0},
+  'entropy_1e-3': {'actor_ent': 1e-3},
+  'rssm_512': {
+    'rssm.deter': 512,
+    'rssm.hidden': 512,
+    'rssm.stoch': 32,
+    'rssm.discrete': 32,
+  },
+  'eval_mode': {'eval_action': 'mode'},
+  'eval_sample': {'eval_action': 'sample'},
+}
 
 
 @pytest.mark.parametrize('path', RUNS, ids=str)
@@ -53,11 +75,46 @@ def test_settings_are_equal(group):
       changed = session.get('changes', {}).keys() - IDLE
       assert changed <= {'online_steps', 'eval_episodes'}, path
     config = content['config']
+    if group == 'choices':
+      base = json.loads(
+        (RESULTS / BASE / f'{content["seed"]}.json').read_text()
+      )
+      assert config.keys() == base['config'].keys()
+      changed = {k: v for k, v in config.items() if v != base['config'][k]}
+      changed = {k: v for k, v in changed.items() if k not in IDLE}
+      assert changed == CHOICES[content['method']], path
+      continue
     settings = {k: v for k, v in config.items() if k not in OWN | IDLE}
     task, method = config['task'], content['method']
     assert found.setdefault(task, settings) == settings, path
     own = {k: config[k] for k in OWN}
     assert found.setdefault(method, own) == own, path
+
+
+@pytest.mark.parametrize('path', REPEATED, ids=str)
+def test_a_run_repeats_itself(path):
+  """Losses, episodes and evaluations are equal, as far as it goes."""
+  repeated = json.loads((ROOT / path).read_text())
+  group = 'pixels' if repeated['config']['env.image'] else 'proprio'
+  first = json.loads(RESULTS.joinpath(group, *path.parts[2:]).read_text())
+  other = {k for k, v in repeated['config'].items() if v != first['config'][k]}
+  assert other <= {'online_steps'}
+  first_curve, curve = _by_step(first['curve']), _by_step(repeated['curve'])
+  common = first_curve.keys() & curve.keys()
+  assert len(common) >= 10
+  assert {k: curve[k] for k in common} == {k: first_curve[k] for k in common}
+  names = ('gradient_step', 'env_step', 'first_seed', 'success', 'return')
+  pairs = list(zip(repeated['evaluations'], first['evaluations'], strict=False))
+  assert len(pairs) == len(repeated['evaluations']) >= 3
+  for pair in pairs:
+    now, before = ([found[name] for name in names] for found in pair)
+    assert now == before
+
+
+def _by_step(curve):
+  """Rows of a curve by gradient step; exports thin long runs out."""
+  rows = zip(*curve.values(), strict=True)
+  return dict(zip(curve['gradient_step'], rows, strict=True))
 
 
 @pytest.mark.parametrize('group', GROUPS)
@@ -76,7 +133,8 @@ def test_budgets_are_equal(group):
 @pytest.mark.parametrize('group', GROUPS)
 def test_tables_are_those_of_the_files(group):
   """Of table.md and of the README, from the files alone."""
-  runs = curves.find_runs([RESULTS / group])
+  indirs = [group, BASE] if group == 'choices' else [group]
+  runs = curves.find_runs([RESULTS / indir for indir in indirs])
   metrics, xaxis = OTHERS.get(group, DRAWN)
   summary = curves.aggregate_all(runs, metrics, xaxis)
   table = plotting.table(summary, xaxis)
