@@ -145,6 +145,25 @@ def test_tables_are_those_of_the_files(group):
   assert rows and not [row for row in rows if row not in readme]
 
 
+def test_final_evaluations_are_those_of_the_files():
+  """The README's row of MOTO from pixels, whose heads are the tasks."""
+  tasks = sorted(
+    p.name for p in (RESULTS / 'pixels').glob('*/') if (p / 'moto').exists()
+  )
+  lines = (ROOT / 'README.md').read_text().splitlines()
+  (head,) = (i for i, x in enumerate(lines) if x.startswith('| door-open |'))
+  heads, cells = (
+    [y.strip() for y in lines[i].split('|')[1:-1]] for i in (head, head + 2)
+  )
+  assert sorted(heads) == tasks
+  for task, cell in zip(heads, cells, strict=True):
+    content = json.loads((RESULTS / f'pixels/{task}/moto/0.json').read_text())
+    final = content['final']
+    assert final['episodes'] == 50
+    assert final['first_seed'] != content['evaluations'][-1]['first_seed']
+    assert sum(final['success']) == int(cell), task
+
+
 @pytest.mark.parametrize('task', ['kitchen_mixed', 'kitchen_partial'])
 def test_recorded_kitchen_data_is_that_of_its_file(task):
   text = (RESULTS / 'kitchen' / 'data' / 'data.txt').read_text()
