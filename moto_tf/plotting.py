@@ -76,7 +76,7 @@ def figure(panels: dict, metric: str, xaxis: str = 'env_step') -> Figure:
   columns = 3 if len(panels) in (5, 6) else columns
   rows = -(-len(panels) // columns)
   with matplotlib.rc_context(STYLE):
-    fig = new_figure(max(6, 3.4 * columns + 0.6), 2.9 * rows + 1.1)
+    fig = new_figure(max(7, 3.4 * columns + 0.6), 2.9 * rows + 1.1)
     axes = fig.subplots(rows, columns, squeeze=False)
     lines = {}
     for ax, (task, panel) in zip(axes.flat, panels.items()):
@@ -226,7 +226,10 @@ def _legend(fig, panels, lines):
   for kind in sorted({found['interval'] for _, found in results} - {None}):
     handles.append(matplotlib.patches.Patch(color='#777777', alpha=0.3))
     labels.append(INTERVALS[kind])
-  most = int(fig.get_figwidth() / 1.9)
-  columns = -(-len(labels) // -(-len(labels) // most))
+  # In inches: about 0.07 per letter, 0.7 for the handle, 0.2 per line.
+  most = int(fig.get_figwidth() / (0.07 * max(map(len, labels)) + 0.7))
+  lines = -(-len(labels) // max(1, most))
+  columns = -(-len(labels) // lines)
+  fig.set_figheight(fig.get_figheight() + 0.2 * (lines - 1))
   style = {'frameon': False, 'fontsize': 9.5, 'ncols': columns}
   fig.legend(handles, labels, loc='outside upper center', **style)

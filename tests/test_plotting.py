@@ -133,6 +133,20 @@ def test_figure(tmp_path):
   ]
 
 
+def test_the_legend_of_many_methods_fits(tmp_path):
+  write_runs(tmp_path, ['door-open'])
+  runs = curves.find_runs([tmp_path])
+  panel = curves.aggregate_all(runs, ['eval/success'])['eval/success'].popitem()
+  panel = {f'a_long_name_{i}': panel[1]['dreamerv2'] for i in range(12)}
+  figure = plotting.figure({'metaworld_door-open': panel}, 'eval/success')
+  figure.canvas.draw()
+  legend = figure.legends[0].get_window_extent()
+  assert figure.bbox.x0 <= legend.x0 and legend.x1 <= figure.bbox.x1
+  (label,) = (x for x in figure.texts if x.get_text().startswith('Success'))
+  label = label.get_window_extent()
+  assert figure.bbox.y0 <= label.y0 and label.y1 <= legend.y0
+
+
 def test_table(tmp_path):
   for seed, values in enumerate([(0.1, 0.9, 0.7), (0.3, 0.5, 0.5)]):
     rows = [row(x, eval_success=y) for x, y in zip((1000, 1010, 1020), values)]
