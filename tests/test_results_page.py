@@ -12,6 +12,7 @@ from moto_tf import curves, plotting
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'results'
 RUNS = sorted(path.relative_to(ROOT) for path in RESULTS.glob('*/*/*/*.json'))
+CHOSEN = [path for path in RUNS if path.parts[1] == 'choices']
 # The same commands a second time.
 REPEATED = [path for path in RUNS if path.parts[1] == 'repeat']
 GROUPS = sorted({path.parts[1] for path in RUNS} - {'repeat'})
@@ -66,30 +67,35 @@ OWN = {'behavior', 'rssm.ensemble', 'start_states', 'alpha', 'beta'}
 IDLE = {'logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'}
 
 
-@pytest.mark.parametrize('group', GROUPS)
+@pytest.mark.parametrize('path', RUNS, ids=str)
+def test_settings_stay_throughout_a_run(path):
+  for session in json.loads((ROOT / path).read_text())['sessions']:
+    changed = session.get('changes', {}).keys() - IDLE
+    assert changed <= {'online_steps', 'eval_episodes'}
+
+
+@pytest.mark.parametrize('group', sorted(set(GROUPS) - {'choices'}))
 def test_settings_are_equal(group):
-  """Throughout a run, and between methods but for what makes them."""
+  """Between methods, but for what makes them."""
   found = {}
   for path in RESULTS.glob(f'{group}/*/*/*.json'):
     content = json.loads(path.read_text())
-    for session in content['sessions']:
-      changed = session.get('changes', {}).keys() - IDLE
-      assert changed <= {'online_steps', 'eval_episodes'}, path
     config = content['config']
-    if group == 'choices':
-      base = json.loads(
-        (RESULTS / BASE / f'{content["seed"]}.json').read_text()
-      )
-      assert config.keys() == base['config'].keys()
-      changed = {k: v for k, v in config.items() if v != base['config'][k]}
-      changed = {k: v for k, v in changed.items() if k not in IDLE}
-      assert changed == CHOICES[content['method']], path
-      continue
     settings = {k: v for k, v in config.items() if k not in OWN | IDLE}
     task, method = config['task'], content['method']
     assert found.setdefault(task, settings) == settings, path
     own = {k: config[k] for k in OWN}
     assert found.setdefault(method, own) == own, path
+
+
+@pytest.mark.parametrize('path', CHOSEN, ids=str)
+def test_a_choice_changes_its_own_settings(path):
+  content = json.loads((ROOT / path).read_text())
+  base = json.loads((RESULTS / BASE / path.name).read_text())['config']
+  assert content['config'].keys() == base.keys()
+  changed = {k: v for k, v in content['config'].items() if v != base[k]}
+  changed = {k: v for k, v in changed.items() if k not in IDLE}
+  assert changed == CHOICES[content['method']]
 
 
 @pytest.mark.parametrize('path', REPEATED, ids=str)
