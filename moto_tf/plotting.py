@@ -226,10 +226,10 @@ def _legend(fig, panels, lines):
   for kind in sorted({found['interval'] for _, found in results} - {None}):
     handles.append(matplotlib.patches.Patch(color='#777777', alpha=0.3))
     labels.append(INTERVALS[kind])
-  # In inches: about 0.07 per letter, 0.7 for the handle, 0.2 per line.
+  # In inches: about 0.07 per letter, 0.7 for the handle, 0.2 per row.
   most = int(fig.get_figwidth() / (0.07 * max(map(len, labels)) + 0.7))
-  lines = -(-len(labels) // max(1, most))
-  columns = -(-len(labels) // lines)
-  fig.set_figheight(fig.get_figheight() + 0.2 * (lines - 1))
+  rows = -(-len(labels) // max(1, most))
+  columns = -(-len(labels) // rows)
+  fig.set_figheight(fig.get_figheight() + 0.2 * (rows - 1))
   style = {'frameon': False, 'fontsize': 9.5, 'ncols': columns}
   fig.legend(handles, labels, loc='outside upper center', **style)

@@ -98,6 +98,10 @@ def test_a_choice_changes_its_own_settings(path):
   assert changed == CHOICES[content['method']]
 
 
+def test_every_choice_has_a_run():
+  assert {path.parts[3] for path in CHOSEN} == CHOICES.keys()
+
+
 @pytest.mark.parametrize('path', REPEATED, ids=str)
 def test_a_run_repeats_itself(path):
   """Losses, episodes and evaluations are equal, as far as it goes."""
