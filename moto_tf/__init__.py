@@ -10,10 +10,10 @@ __version__ = '0.1.0'
 
 _HOMES = {
   'Config': 'moto_tf.config',
-  'Run': 'moto_tf.run',
+  'Run': 'moto_tf.train.run',
   'explain_errors': 'moto_tf.errors',
   'load_configs': 'moto_tf.config',
-  'load_policy': 'moto_tf.evaluation',
+  'load_policy': 'moto_tf.train.evaluation',
   'make_config': 'moto_tf.config',
   'make_env': 'moto_tf.envs',
   'parse': 'moto_tf.config',

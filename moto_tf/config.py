@@ -23,8 +23,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from . import rules
-from .rules import ConfigError
+from moto_tf import rules
+from moto_tf.rules import ConfigError
 
 
 class Config(Mapping):

@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 
 import moto_tf
-from moto_tf import benchmark, config, errors, evaluation
+from moto_tf import benchmark, config, errors
 from moto_tf.benchmark import report, run
+from moto_tf.train import evaluation
 
 DEFAULT = (['metaworld'], ['metaworld', 'small'])
 

@@ -29,7 +29,9 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 from moto_tf import images  # noqa: E402
-from moto_tf.envs import kitchen, kitchen_expert, render  # noqa: E402
+from moto_tf.envs import render  # noqa: E402
+from moto_tf.envs.kitchen import env as kitchen
+from moto_tf.envs.kitchen import expert as kitchen_expert
 
 # Ours and theirs; the paper's names are D4RL's the other way round.
 NAMES = {

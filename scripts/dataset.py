@@ -21,7 +21,8 @@ import sys
 
 import moto_tf
 from moto_tf import config, errors
-from moto_tf.data import inspect, minari_export, playback, sources
+from moto_tf.data import inspect, minari_export
+from moto_tf.envs.kitchen import playback, sources
 
 
 def main(argv: list[str] | None = None):

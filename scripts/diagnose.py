@@ -13,10 +13,11 @@ import functools
 from pathlib import Path
 
 import moto_tf
-from moto_tf import envs, errors, evaluation
-from moto_tf.diagnosis import critics, figures, penalty, reward, training
-from moto_tf.diagnosis.common import encode_all, find_data, load_data
-from moto_tf.driver import Driver
+from moto_tf import envs, errors
+from moto_tf.envs.driver import Driver
+from moto_tf.studies import critics, figures, penalty, reward, training
+from moto_tf.studies.common import encode_all, find_data, load_data
+from moto_tf.train import evaluation
 
 
 def main(argv: list[str] | None = None):

@@ -8,8 +8,9 @@ import functools
 from pathlib import Path
 
 import moto_tf
-from moto_tf import envs, errors, evaluation, images
-from moto_tf.driver import Driver
+from moto_tf import envs, errors, images
+from moto_tf.envs.driver import Driver
+from moto_tf.train import evaluation
 
 
 def main() -> None:

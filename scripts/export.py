@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import moto_tf
-from moto_tf import results
+from moto_tf.results import export as results
 
 
 def main(argv: list[str] | None = None):

@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 import moto_tf
-from moto_tf import plotting
+from moto_tf.results import plotting
 
 
 def main(argv: list[str] | None = None):

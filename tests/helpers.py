@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 from gymnasium.spaces import Box
 
-from moto_tf.agent import Agent
+from moto_tf.agents.model_based import Agent
 from moto_tf.config import Config, make_config
 
 SPACES = {

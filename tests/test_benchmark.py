@@ -12,7 +12,6 @@ import tensorflow as tf
 from helpers import ACT, SPACES, make_agent, tiny_config
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from moto_tf import machine
 from moto_tf.benchmark import (
   BenchmarkError,
   child,
@@ -23,7 +22,8 @@ from moto_tf.benchmark import (
   scope_of,
   steps,
 )
-from moto_tf.evaluation import spaces_to_meta
+from moto_tf.train import machine
+from moto_tf.train.evaluation import spaces_to_meta
 from scripts import benchmark as script
 
 ROOT = Path(__file__).resolve().parent.parent

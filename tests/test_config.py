@@ -465,7 +465,7 @@ def test_nested_defaults_keep_their_comments(tmp_path):
 
 
 def test_activations_exist():
-  from moto_tf.tfutils import ACTIVATIONS
+  from moto_tf.nn.tfutils import ACTIVATIONS
 
   for name in ACTIVATIONS:
     assert make_config({'.*\\.act': name}).actor.act == name

@@ -434,7 +434,7 @@ def test_settings_that_came_later_and_are_off():
 
 def test_kitchen_table(tmp_path):
   """Which objects were in place, from positions alone; the first is not."""
-  from moto_tf.envs import kitchen
+  from moto_tf.envs.kitchen import env as kitchen
 
   for index, plan in enumerate(({2: 'kettle', 4: 'top burner'}, {3: 'kettle'})):
     qpos = np.zeros((7, 30), np.float32)

@@ -9,12 +9,12 @@ import scipy.stats
 import tensorflow as tf
 from helpers import make_agent, make_batch, randomize, tiny_config
 
-from moto_tf import dists
-from moto_tf.checkpoint import Checkpoints
 from moto_tf.config import make_config
 from moto_tf.data.episodes import save_episode
-from moto_tf.diagnosis import critics, figures, penalty, reward, training
-from moto_tf.diagnosis.common import (
+from moto_tf.nn import dists
+from moto_tf.nn.tfutils import gumbel
+from moto_tf.studies import critics, figures, penalty, reward, training
+from moto_tf.studies.common import (
   DiagnosisError,
   encode,
   encode_all,
@@ -24,9 +24,9 @@ from moto_tf.diagnosis.common import (
   pearson,
   spearman,
 )
-from moto_tf.evaluation import load_agent
-from moto_tf.run import Run
-from moto_tf.tfutils import gumbel
+from moto_tf.train.checkpoint import Checkpoints
+from moto_tf.train.evaluation import load_agent
+from moto_tf.train.run import Run
 from scripts.diagnose import main, roll_out
 
 GAMMA = 0.99

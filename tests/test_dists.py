@@ -6,8 +6,8 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from plain import MODES, TOLERANCE, assert_near, evaluate
 
-from moto_tf import dists
-from moto_tf.tfutils import gumbel, make_seed
+from moto_tf.nn import dists
+from moto_tf.nn.tfutils import gumbel, make_seed
 
 tfd = tfp.distributions
 

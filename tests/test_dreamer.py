@@ -21,9 +21,9 @@ from helpers import (
   tiny_config,
 )
 
-from moto_tf.behaviors import dreamer
+from moto_tf.agents import dreamer
 from moto_tf.config import load_configs
-from moto_tf.layers import Layers
+from moto_tf.nn.layers import Layers
 
 GAMMA, LAMBDA = 0.99, 0.95
 SEED = tf.constant([3, 5])

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from plain import MODES, TOLERANCE, assert_near, evaluate, normal
 
-from moto_tf import nets
-from moto_tf.layers import FEW_ROWS, FEW_UNITS, Layers, Module
+from moto_tf.nn import nets
+from moto_tf.nn.layers import FEW_ROWS, FEW_UNITS, Layers, Module
 
 PRECISIONS = ['float32', 'mixed_float16', 'mixed_bfloat16']
 

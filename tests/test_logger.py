@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moto_tf import when
-from moto_tf.logger import Logger, LoggerError, read_rows
+from moto_tf.train import when
+from moto_tf.train.logger import Logger, LoggerError, read_rows
 
 
 def counters(step, phase='online'):

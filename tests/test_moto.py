@@ -25,7 +25,7 @@ from moto_naive import (
 )
 from plain import MODES, assert_near, evaluate
 
-from moto_tf.behaviors import moto
+from moto_tf.agents import moto
 
 # Eq. 5
 

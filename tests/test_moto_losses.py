@@ -22,7 +22,7 @@ from moto_naive import (
   transitions,
 )
 
-from moto_tf.behaviors import moto
+from moto_tf.agents import moto
 
 # Eq. 6 and 10
 

@@ -21,10 +21,10 @@ from moto_naive import (
   posterior,
 )
 
-from moto_tf.behaviors import moto
-from moto_tf.layers import Layers
-from moto_tf.tfutils import make_seed
-from moto_tf.world_model import WorldModel
+from moto_tf.agents import moto
+from moto_tf.model.world_model import WorldModel
+from moto_tf.nn.layers import Layers
+from moto_tf.nn.tfutils import make_seed
 
 # Whole gradient steps
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from moto_tf import nets
-from moto_tf import optimizer as module
-from moto_tf.layers import Layers
-from moto_tf.optimizer import Optimizer
+from moto_tf.nn import nets
+from moto_tf.nn import optimizer as module
+from moto_tf.nn.layers import Layers
+from moto_tf.nn.optimizer import Optimizer
 
 WEIGHTS = {'a': [[1.0, -2.0], [0.5, 3.0]], 'b': [0.3, -0.7]}
 SETTINGS = {'lr': 0.01, 'eps': 1e-5, 'clip': 100.0, 'wd': 1e-3}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moto_tf import curves, plotting
+from moto_tf.results import curves, plotting
 
 ROOT = Path(__file__).parents[1]
 

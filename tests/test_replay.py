@@ -14,10 +14,10 @@ import gymnasium
 import numpy as np
 import pytest
 
-from moto_tf import replay as module
 from moto_tf.data import episodes as files
-from moto_tf.prefetch import Prefetcher
-from moto_tf.replay import Replay, ReplayError
+from moto_tf.data import replay as module
+from moto_tf.data.prefetch import Prefetcher
+from moto_tf.data.replay import Replay, ReplayError
 
 OBS_SPACE = {
   'image': gymnasium.spaces.Box(0, 255, (2, 2, 1), np.uint8),

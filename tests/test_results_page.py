@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moto_tf import curves, plotting
+from moto_tf.results import curves, plotting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'results'

@@ -8,10 +8,10 @@ import tensorflow as tf
 from helpers import tiny_config
 from plain import TOLERANCE, assert_near, evaluate
 
-from moto_tf import dists
-from moto_tf.layers import Layers
-from moto_tf.rssm import EnsembleRSSM, kl_loss
-from moto_tf.tfutils import gumbel, make_seed, split
+from moto_tf.model.rssm import EnsembleRSSM, kl_loss
+from moto_tf.nn import dists
+from moto_tf.nn.layers import Layers
+from moto_tf.nn.tfutils import gumbel, make_seed, split
 
 BATCH, STEPS, EMBED, ACTION = 3, 6, 7, 2
 SEED = make_seed(11)

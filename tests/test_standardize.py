@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from helpers import make_agent, make_batch, tiny_config
 
-from moto_tf.standardize import LIMIT, Standardize
+from moto_tf.nn.standardize import LIMIT, Standardize
 
 VECTOR = {'encoder__mlp_keys': 'state', 'decoder__mlp_keys': 'state'}
 

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from plain import MODES, TOLERANCE, assert_near, evaluate, normal
 
-from moto_tf import tfutils
+from moto_tf.nn import tfutils
 
 
 def test_seeds_are_int32_pairs_and_differ():

@@ -6,10 +6,10 @@ import tensorflow as tf
 from helpers import ACT, SPACES, make_batch, tiny_config
 from plain import TOLERANCE, assert_near, evaluate
 
-from moto_tf.behaviors.actor_critic import Actor
-from moto_tf.layers import Layers
-from moto_tf.tfutils import gumbel, make_seed, split, uniform
-from moto_tf.world_model import CONTEXT, WorldModel, success_metrics
+from moto_tf.agents.actor_critic import Actor
+from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
+from moto_tf.nn.layers import Layers
+from moto_tf.nn.tfutils import gumbel, make_seed, split, uniform
 
 SEED = tf.constant(make_seed(3))
 SHAPES = {k: v.shape for k, v in SPACES.items()}

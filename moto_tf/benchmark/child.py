@@ -13,8 +13,7 @@ import sys
 import time
 
 import moto_tf
-
-from . import BenchmarkError, progress
+from moto_tf.benchmark import BenchmarkError, progress
 
 # The clock comes before everything else that takes time.
 _CHILD = (

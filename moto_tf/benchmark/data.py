@@ -14,11 +14,11 @@ from gymnasium.spaces import Box
 from moto_tf import envs
 from moto_tf.config import Config
 from moto_tf.data.episodes import save_episode
-from moto_tf.driver import Driver
-from moto_tf.evaluation import spaces_from_meta
-from moto_tf.machine import peak_memory_gib
-from moto_tf.replay import Replay
+from moto_tf.data.replay import Replay
+from moto_tf.envs.driver import Driver
 from moto_tf.rules import select_keys
+from moto_tf.train.evaluation import spaces_from_meta
+from moto_tf.train.machine import peak_memory_gib
 
 TRANSITIONS = 100
 DISTINCT = 10  # Episodes that differ; more are links to these.

@@ -4,7 +4,7 @@ import collections
 import math
 import re
 
-from . import OTHER, BenchmarkError, scope_of
+from moto_tf.benchmark import OTHER, BenchmarkError, scope_of
 
 
 def count(graph, unknown: float | None = None) -> collections.Counter:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from . import OTHER, scope_of
+from moto_tf.benchmark import OTHER, scope_of
 
 TOP = 10  # Op types listed.
 # 'scope/MatMul_1:MatMul', not 'EagerLocalExecute: f' or 'Class::method'.

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import BenchmarkError
-from .run import FORMAT
+from moto_tf.benchmark import BenchmarkError
+from moto_tf.benchmark.run import FORMAT
 
 TITLES = {
   'peak': 'Product of two 2048 x 2048 float32 matrices',

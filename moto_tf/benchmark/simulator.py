@@ -8,7 +8,7 @@ import numpy as np
 
 from moto_tf import envs
 from moto_tf.config import Config
-from moto_tf.driver import Driver
+from moto_tf.envs.driver import Driver
 from moto_tf.envs.worker import WorkerError
 
 STEPS = 100

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from moto_tf import machine
+from moto_tf.benchmark import OTHER, SCOPES, BenchmarkError, flops
+from moto_tf.benchmark.data import open_replay
 from moto_tf.config import Config
-from moto_tf.evaluation import spaces_from_meta
-from moto_tf.prefetch import Prefetcher
-
-from . import OTHER, SCOPES, BenchmarkError, flops
-from .data import open_replay
+from moto_tf.data.prefetch import Prefetcher
+from moto_tf.train import machine
+from moto_tf.train.evaluation import spaces_from_meta
 
 WARM_UP = 2
 PROFILED = 3
@@ -52,10 +51,10 @@ def measure(
   lap('import_moto_tf')
   say('imports')
   # Brings TensorFlow, with the settings that come before its import.
-  import moto_tf.tfutils  # noqa: F401
+  import moto_tf.nn.tfutils  # noqa: F401
 
   lap('import_tensorflow')
-  from moto_tf.agent import Agent
+  from moto_tf.agents.model_based import Agent
 
   lap('import_agent')
   config = Config(config)
@@ -138,7 +137,7 @@ class Learner:
     """Traces what the first step would trace; yields names when it is done."""
     import tensorflow as tf
 
-    from moto_tf.tfutils import make_seed
+    from moto_tf.nn.tfutils import make_seed
 
     if self._config.eager:
       return
@@ -222,7 +221,7 @@ def contents(learner: Learner, figures: dict) -> dict:
   Args:
     figures: `step` so far, and `peak` if it was measured.
   """
-  from .profile import profile
+  from moto_tf.benchmark.profile import profile
 
   seconds = figures['step']['median_seconds']
   result = profile(learner.step, PROFILED)

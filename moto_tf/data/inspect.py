@@ -9,7 +9,7 @@ import numpy as np
 
 from moto_tf import images
 from moto_tf.data import episodes
-from moto_tf.envs import kitchen
+from moto_tf.envs.kitchen import env as kitchen
 
 # Average return and success rate of the paper's demonstrations, its Table 1.
 PAPER = {

@@ -13,8 +13,9 @@ import pathlib
 
 import numpy as np
 
-from moto_tf import driver, envs
+from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
+from moto_tf.envs import driver
 
 # Attempts per wanted episode before a recording gives up.
 PATIENCE = 10

@@ -38,7 +38,7 @@ from gymnasium.spaces import Box
 
 SUITES = {
   'metaworld': 'moto_tf.envs.metaworld',
-  'kitchen': 'moto_tf.envs.kitchen',
+  'kitchen': 'moto_tf.envs.kitchen.env',
   'gym': 'moto_tf.envs.gym',
 }
 

@@ -15,8 +15,8 @@ from env_helpers import settings
 from gymnasium.spaces import Box
 
 from moto_tf import envs
-from moto_tf.driver import Driver
 from moto_tf.envs import Env, EnvError
+from moto_tf.envs.driver import Driver
 from moto_tf.envs.worker import EnvWorker, WorkerError
 
 REPO = Path(__file__).parents[2]
@@ -344,7 +344,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules['tensorflow'] = None  # As if it were imported here.
 import numpy as np
 from gymnasium.spaces import Box
-from moto_tf.driver import Driver
+from moto_tf.envs.driver import Driver
 from moto_tf.envs import Env
 
 print('script', os.getpid(), flush=True)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from env_helpers import rollout, same, settings
 
-from moto_tf.envs import EnvError, kitchen, kitchen_expert, make_env
+from moto_tf.envs import EnvError, make_env
+from moto_tf.envs.kitchen import env as kitchen
+from moto_tf.envs.kitchen import expert as kitchen_expert
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 9)).astype(np.float32)
 HOME = {'action_repeat': 1, 'time_limit': 280}
@@ -162,7 +164,7 @@ def test_missing_package_is_named():
 
 
 def test_metrics_have_every_target(make):
-  from moto_tf.evaluation import episode_metrics, summarise
+  from moto_tf.train.evaluation import episode_metrics, summarise
 
   env = make()
   env.reset(0)

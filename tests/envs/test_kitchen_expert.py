@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from env_helpers import settings
 
-from moto_tf.envs import EnvError, kitchen, kitchen_expert
+from moto_tf.envs import EnvError
+from moto_tf.envs.kitchen import env as kitchen
+from moto_tf.envs.kitchen import expert as kitchen_expert
 
 SEQUENCES = {
   'mixed': ('microwave', 'kettle', 'light switch', 'slide cabinet'),

@@ -1,0 +1,322 @@
+"""MOTO: Eq. 2 to 10 of the paper, from disagreement to the actor loss.
+
+Eq. 2     disagreement      how much the prior heads differ
+Eq. 3     imagine           penalised imagined rewards
+Eq. 5     value_expansion   V and V_hat over a rollout
+Eq. 6,10  actor_loss        with clone_loss for the behavior prior
+Eq. 7-9   critic_loss       on the model and on real transitions
+"""
+
+import tensorflow as tf
+
+from moto_tf.agents.actor_critic import Actor, ActorCritic
+from moto_tf.nn import dists
+from moto_tf.nn.layers import Layers
+from moto_tf.nn.tfutils import custom_gradient, split, uniform
+
+sg = tf.stop_gradient
+
+
+class MOTO(ActorCritic):
+  """Actor and twin Q-critics trained by model-based value expansion."""
+
+  def __init__(self, config, world_model, action: int, layers: Layers):
+    inputs = world_model.rssm.feat + action
+    super().__init__(config, world_model, action, 2, inputs, layers)
+
+  def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+    """Lines 5 to 7 of Algorithm 1 on one batch.
+
+    Args:
+      post: posterior states [B, T, ...] with 'feat', without gradient.
+      data: preprocessed batch [B, T, ...].
+      seed: [2].
+
+    Returns:
+      Scalar metrics.
+    """
+    draw_seed, imagine_seed = split(seed, 2)
+    real = draw_transitions(post, data, self._config.start_states, draw_seed)
+    with tf.GradientTape() as tape:
+      seq = self.imagine(real['next'], imagine_seed)
+      loss, metrics = self.actor_loss(seq, post, data)
+    metrics.update(self._actor_opt.minimize(tape, loss))
+    seq = {k: sg(v) for k, v in seq.items()}
+    with tf.GradientTape() as tape, tf.name_scope('critics'):
+      loss, mets = self.critic_loss(seq, real)
+    metrics.update(mets)
+    metrics.update(self._critic_opt.minimize(tape, loss))
+    self.critics.update_target()
+    return metrics
+
+  def imagine(self, start: dict, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Rollouts of Eq. 4 with the penalised rewards of Eq. 3.
+
+        state     s[0]    s[1]    ...    s[H]
+        action      a[0]    a[1]            a[H]
+        reward           r[0]          r[H-1]       r[t] came with s[t+1]
+        discount         d[0]          d[H-1]       d[t] is of s[t+1]
+        penalty     u[0]    u[1]                    u[t] is of s[t], a[t]
+
+    Returns:
+      The rollout of WorldModel.imagine, and [H, N] each of reward, raw_reward,
+      disagreement, discount and weight, the running product of discounts
+      that weighs the losses at s[t].
+    """
+    config, model = self._config, self._model
+    with tf.name_scope('rollout'):
+      seq = model.imagine(self.actor, start, config.horizon, seed)
+      # Of all states, since only the results are cheap to cut.
+      raw = model.predict_reward(seq['feat'])[1:]
+      discount = model.predict_discount(seq['feat'])[1:]
+    with tf.name_scope('penalty'):
+      u = self.disagreement(seq)
+    weight = tf.ones_like(discount)
+    if config.pred_discount:
+      first = 1 - start['is_terminal'][None]
+      weight = sg(tf.math.cumprod(tf.concat([first, discount[:-1]], 0), 0))
+    seq['raw_reward'] = raw
+    seq['disagreement'] = u
+    seq['reward'] = raw - config.alpha * u
+    seq['discount'] = discount
+    seq['weight'] = weight
+    return seq
+
+  def disagreement(self, seq: dict) -> tf.Tensor:
+    """u(s[t], a[t]) of Eq. 2 from all heads at h[t+1]: [H, N]."""
+    logits = self._model.rssm.prior_all(seq['deter'][1:])
+    return PENALTIES[self._config.penalty](logits, seq['stoch'][1:])
+
+  def actor_loss(
+    self, seq: dict, post: dict, data: dict
+  ) -> tuple[tf.Tensor, dict]:
+    """Eq. 10: -E[V_hat(s[t])] (Eq. 6) + beta * cloning, with entropy bonus.
+
+    V_hat uses the online critics; gradients reach the actor through actions,
+    dynamics, rewards, penalty and the inputs of Q.
+    """
+    config = self._config
+    weight = seq['weight']
+    with tf.name_scope('actor'):
+      value = tf.reduce_min(self.critics(seq['feat'], seq['action']), 0)
+      v_hat, _ = value_expansion(
+        seq['reward'], value, seq['discount'], config.discount_lambda
+      )
+      model_loss = -tf.reduce_mean(weight * v_hat[:-1])
+      entropy = self.actor.dist(seq['policy'][:-1]).entropy()
+    with tf.name_scope('clone'):
+      clone, cloned = clone_loss(self.actor, post['feat'], data)
+    loss = model_loss - config.actor_ent * tf.reduce_mean(weight * entropy)
+    if config.beta:
+      loss += config.beta * clone
+    return loss, {
+      'actor_model_loss': model_loss,
+      'actor_bc_loss': clone,
+      'actor_ent': tf.reduce_mean(entropy),
+      'bc_share': cloned,
+      'imag_reward_raw': tf.reduce_mean(seq['raw_reward']),
+      'imag_disagreement': tf.reduce_mean(seq['disagreement']),
+      'imag_penalty': config.alpha * tf.reduce_mean(seq['disagreement']),
+      'imag_reward': tf.reduce_mean(seq['reward']),
+      'imag_value': tf.reduce_mean(v_hat[:-1]),
+    }
+
+  def critic_loss(self, seq: dict, real: dict) -> tuple[tf.Tensor, dict]:
+    """Eq. 9: Eq. 7 on imagined states plus Eq. 8 on real transitions.
+
+    Args:
+      seq: rollouts that start at the s' of the real transitions, no gradient.
+      real: transitions of `draw_transitions`.
+    """
+    config = self._config
+    value = tf.reduce_min(self.critics.target(seq['feat'], seq['action']), 0)
+    v_hat, v = value_expansion(
+      seq['reward'], value, seq['discount'], config.discount_lambda
+    )
+    q = self.critics(seq['feat'][:-1], seq['action'][:-1])
+    model_loss = tf.reduce_mean(seq['weight'] * (sg(v) - q) ** 2, [1, 2])
+    discount = config.discount * tf.ones_like(real['reward'])
+    if config.pred_discount:
+      discount *= 1 - real['next']['is_terminal']
+    target = sg(real['reward'] + discount * v_hat[0])
+    q_data = self.critics(real['feat'], real['action'])
+    count = tf.maximum(tf.reduce_sum(real['mask']), 1)
+    data_loss = tf.reduce_sum(real['mask'] * (target - q_data) ** 2, 1) / count
+    return tf.reduce_sum(model_loss + data_loss), {
+      'critic_model_loss': tf.reduce_sum(model_loss),
+      'critic_data_loss': tf.reduce_sum(data_loss),
+      'critic_model_q': tf.reduce_mean(q),
+      'critic_model_target': tf.reduce_mean(v),
+      'critic_data_q': tf.reduce_sum(real['mask'] * q_data) / (2 * count),
+      'critic_data_target': tf.reduce_sum(real['mask'] * target) / count,
+    }
+
+
+def value_expansion(
+  reward: tf.Tensor, value: tf.Tensor, discount: tf.Tensor, lambda_: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """V and V_hat of Eq. 5 by their recursion.
+
+      V(s[t])     = r[t] + d[t] * V_hat(s[t+1])
+      V_hat(s[t]) = (1 - lambda) * V_0(s[t]) + lambda * V(s[t])
+      V_hat(s[H]) = V_0(s[H])
+
+  Args:
+    reward: [H, N], reward[t] received on arriving in s[t+1].
+    value: V_0 [H+1, N], the smaller critic at (s[t], a[t]).
+    discount: [H, N], discount[t] of what follows s[t+1].
+    lambda_: lambda of Eq. 5.
+
+  Returns:
+    V_hat [H+1, N] and V [H, N].
+  """
+  v_hat, v = [value[-1]], []
+  for t in reversed(range(reward.shape[0])):
+    v.append(reward[t] + discount[t] * v_hat[-1])
+    v_hat.append((1 - lambda_) * value[t] + lambda_ * v[-1])
+  return tf.stack(v_hat[::-1]), tf.stack(v[::-1])
+
+
+def logit_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
+  """Eq. 2: std over members of normalised logits, mean over the entries.
+
+  Args:
+    logits: [M, ..., S, C] of all prior heads.
+    stoch: [..., S, C], the sampled next state (unused here).
+
+  Returns:
+    [...].
+  """
+  del stoch
+  return _logit_std(logits)
+
+
+@custom_gradient
+def _logit_std(logits):
+  """With its gradient, as the largest tensors of a step pass through here.
+
+  With l = log softmax(x), c = l - mean_m l and n entries,
+  du / dl = c / (M n std), and dx = dl - softmax(x) * sum_c dl.
+  """
+  log_probs = tf.nn.log_softmax(logits)
+  centered = log_probs - tf.reduce_mean(log_probs, 0)
+  std = tf.sqrt(tf.reduce_mean(centered**2, 0) + TINY)
+  size = std.shape[-1] * std.shape[-2]
+
+  def grad(du):
+    members = logits.shape[0]
+    slope = du[..., None, None] / (members * size * std)
+    slope = centered * slope
+    total = tf.reduce_sum(slope, -1, keepdims=True)
+    return slope - tf.exp(log_probs) * total
+
+  return tf.reduce_mean(std, [-2, -1]), grad
+
+
+def log_prob_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
+  """LOMPO's statistic: std over members of log p_i(z'), shapes as above."""
+  return _std(dists.OneHot(logits).log_prob(tf.cast(stoch, tf.float32)))
+
+
+def prob_distance(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
+  """Mean over members of the L2 distance of p_i from the members' mean."""
+  del stoch
+  return _prob_distance(logits)
+
+
+@custom_gradient
+def _prob_distance(logits):
+  """With its gradient, as `_logit_std`.
+
+  With c_i = p_i - mean_j p_j and n_i = c_i / |c_i|,
+  du / dp_i = (n_i - mean_j n_j) / M, and dx = p * (dp - sum_c p * dp).
+  """
+  members = logits.shape[0]
+  probs = tf.nn.softmax(logits)
+  centered = probs - tf.reduce_mean(probs, 0)
+  square = tf.reduce_sum(centered**2, [-2, -1], keepdims=True)
+  distance = tf.sqrt(square + TINY)
+
+  def grad(du):
+    slope = centered / distance
+    slope = (slope - tf.reduce_mean(slope, 0)) * (du[..., None, None] / members)
+    return probs * (slope - tf.reduce_sum(probs * slope, -1, keepdims=True))
+
+  return tf.reduce_mean(distance[..., 0, 0], 0), grad
+
+
+PENALTIES = {
+  'prob_distance': prob_distance,
+  'logit_std': logit_std,
+  'log_prob_std': log_prob_std,
+}
+
+# Keeps the gradient of a square root finite where all members agree.
+TINY = 1e-12
+
+
+def _std(x):
+  return tf.sqrt(tf.math.reduce_variance(x, 0) + TINY)
+
+
+def clone_loss(
+  actor: Actor, feat: tf.Tensor, data: dict
+) -> tuple[tf.Tensor, tf.Tensor]:
+  """-mean log pi(action[i+1] | s[i]) over successful episodes of the batch.
+
+      state     s[0]    s[1]    s[2]
+      action       a[1]    a[2]         a[i+1] left s[i], arrived with s[i+1]
+
+  Args:
+    feat: [B, T, F] of the posterior, without gradient.
+    data: batch with action [B, T, A], is_first and success [B, T].
+
+  Returns:
+    Scalar loss, zero without successful episodes, and the share of
+    transitions that were cloned.
+  """
+  mask = (1 - data['is_first'][:, 1:]) * data['success'][:, 1:]
+  log_prob = actor(sg(feat[:, :-1])).log_prob(data['action'][:, 1:])
+  total = tf.reduce_sum(mask)
+  loss = -tf.reduce_sum(mask * log_prob) / tf.maximum(total, 1)
+  return loss, tf.reduce_mean(mask)
+
+
+def draw_transitions(
+  post: dict, data: dict, count: int, seed: tf.Tensor
+) -> dict:
+  """Draws real transitions (s[i], action[i+1], reward[i+1], s[i+1]).
+
+  Without replacement, uniform over those that lie within one episode, that is
+  where is_first[i+1] is false.
+
+  Args:
+    post: states [B, T, ...] with 'feat'.
+    data: batch [B, T, ...].
+    count: number drawn; 0: all B * (T - 1), those across episodes masked.
+    seed: [2].
+
+  Returns:
+    feat [N, F] of s[i], action [N, A], reward [N], mask [N] (1: valid), and
+    next: deter, stoch and is_terminal [N, ...] of s[i+1].
+  """
+  flat = lambda x: tf.reshape(x, [-1, *x.shape[2:].as_list()])
+  valid = 1 - flat(data['is_first'][:, 1:])
+  pick = tf.range(valid.shape[0])
+  if count:
+    # Random keys, smaller than any valid one where invalid.
+    keys = uniform(valid.shape, seed) + valid
+    pick = tf.math.top_k(keys, count).indices
+  here = lambda x: tf.gather(flat(x[:, :-1]), pick)
+  then = lambda x: tf.gather(flat(x[:, 1:]), pick)
+  return {
+    'feat': here(post['feat']),
+    'action': then(data['action']),
+    'reward': then(data['reward']),
+    'mask': tf.gather(valid, pick),
+    'next': {
+      'deter': then(post['deter']),
+      'stoch': then(post['stoch']),
+      'is_terminal': then(data['is_terminal']),
+    },
+  }

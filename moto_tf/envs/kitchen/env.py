@@ -1,0 +1,269 @@
+"""Franka Kitchen: four objects to bring in place, one reward for each.
+
+The reward of a step is the number of targets in place, as in the paper; an
+episode is a success once all four were in place, not necessarily together.
+
+Names are those of the paper; D4RL and D5RL swap them:
+
+  here      fourth target   D4RL               D5RL
+  mixed     slide cabinet   kitchen-partial    indistribution
+  complete  slide cabinet   kitchen-complete
+  partial   bottom burner   kitchen-mixed      outofdistribution
+
+beside microwave, kettle and light switch in all of them.
+
+Cameras (`env.camera`): 'default' is the authors' view, which the literature
+calls LEXA's; any camera of the model goes by its name.
+"""
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from moto_tf.envs import Demonstrator, Env, EnvError, choices, render
+
+# Where the joints of an object stand in qpos, and where they should be. The
+# values are those of FrankaKitchen-v1, from relay policy learning.
+GOALS = {
+  'bottom burner': ((11, 12), (-0.88, -0.01)),
+  'top burner': ((15, 16), (-0.92, -0.01)),
+  'light switch': ((17, 18), (-0.69, -0.05)),
+  'slide cabinet': ((19,), (0.37,)),
+  'hinge cabinet': ((20, 21), (0.0, 1.45)),
+  'microwave': ((22,), (-0.75,)),
+  'kettle': (
+    (23, 24, 25, 26, 27, 28, 29),
+    (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06),
+  ),
+}
+# In place below this distance from the goal.
+NEAR = 0.3
+TASKS = {
+  'mixed': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
+  'complete': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
+  'partial': ('microwave', 'kettle', 'bottom burner', 'light switch'),
+}
+VIEWS = {'default': render.View(90, -60, 1.86, (-0.3, 0.5, 2.0))}
+STEPS = 280
+# Of demonstrations: waypoints in m, and actions.
+JITTER, NOISE = 0.005, 0.1
+QPOS = 30
+
+
+def make(name: str, config) -> 'Kitchen':
+  """Makes a task, such as 'mixed'."""
+  return Kitchen(name, config)
+
+
+def find_targets(name: str) -> tuple[str, ...]:
+  """The four targets of a task.
+
+  Raises:
+    EnvError: there is no such task.
+  """
+  name = name.removeprefix('kitchen_')
+  if name not in TASKS:
+    raise EnvError(f'Unknown kitchen task {name!r}. {choices(name, TASKS)}')
+  return TASKS[name]
+
+
+def demonstrator(name: str, order: str = '') -> Demonstrator:
+  """Experts that bring four objects in place, in random orders.
+
+  In `complete` these are the targets. Else they are any four of all seven, and
+  an episode counts whatever comes of it; in `partial` only if it does not
+  complete all targets, as in the paper's data. With an order, these objects
+  are brought in place, in this order, and all episodes count.
+  """
+  from moto_tf.envs.kitchen import expert as kitchen_expert
+
+  targets = find_targets(name)
+  # Only acting needs it, and it takes a while.
+  model = functools.cache(lambda: make_simulation(targets).model)
+  kind = name.removeprefix('kitchen_')
+
+  fixed = parse_order(order)
+
+  def policy(seed):
+    objects = fixed or draw_order(kind, seed)
+    expert = kitchen_expert.Expert(model(), objects, seed, JITTER)
+    return lambda obs: expert(obs['qpos'])
+
+  def keep(episode):
+    success = bool(episode['success'].any())
+    rule = {'complete': success, 'partial': not success}
+    return bool(fixed) or rule.get(kind, True)
+
+  return Demonstrator(policy, keep, NOISE)
+
+
+def parse_order(text: str) -> tuple[str, ...]:
+  """Objects from their names between commas, none from ''.
+
+  Raises:
+    EnvError: there is no such object, or one comes twice.
+  """
+  order = tuple(x.strip() for x in text.split(',')) if text else ()
+  for name in order:
+    if name not in GOALS:
+      raise EnvError(f'Unknown object {name!r}. {choices(name, GOALS)}')
+  if len(set(order)) < len(order):
+    raise EnvError(f'An object comes twice in the order {text!r}.')
+  return order
+
+
+def draw_order(kind: str, seed: int) -> tuple[str, ...]:
+  """Which objects an expert brings in place, and in which order."""
+  rng, targets = np.random.default_rng(seed), TASKS[kind]
+  pool = targets if kind == 'complete' else tuple(GOALS)
+  while True:
+    order = tuple(pool[i] for i in rng.permutation(len(pool))[:4])
+    if kind != 'partial' or set(order) != set(targets):
+      return order
+
+
+def in_place(qpos: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
+  """Which targets are in place: positions [..., 30] to bool [..., targets]."""
+  found = []
+  for target in targets:
+    index, goal = GOALS[target]
+    distance = np.linalg.norm(qpos[..., list(index)] - np.array(goal), axis=-1)
+    found.append(distance < NEAR)
+  return np.stack(found, -1)
+
+
+def log_key(target: str) -> str:
+  """Observation that tells whether a target is in place, for the metrics."""
+  return f'log_{target.replace(" ", "_")}'
+
+
+class Painter:
+  """Images of a kitchen from positions alone, live or stored.
+
+  It has simulation data of its own: right after a step, the bodies of the
+  running simulation lag behind its positions by one substep, and a stored
+  position would give another image than the live one.
+  """
+
+  def __init__(self, model, size: int, camera: str, fast: bool):
+    """Opens an OpenGL context; see render.Renderer."""
+    self._mujoco = render.load_mujoco()
+    self._model, self._data = model, self._mujoco.MjData(model)
+    camera = VIEWS.get(camera, camera)
+    self._renderer = render.Renderer(model, size, camera, fast)
+    self._light = model.light('ovenlight').id if fast else None
+
+  def __call__(self, qpos: np.ndarray) -> np.ndarray:
+    """Image uint8 [size, size, 3] of positions [30]."""
+    model, data = self._model, self._data
+    data.qpos[:] = qpos
+    self._mujoco.mj_kinematics(model, data)
+    self._mujoco.mj_camlight(model, data)
+    if self._light is not None:
+      # A block that the switch slides away shades this light. Without
+      # shadows it has to be switched.
+      model.light_active[self._light] = qpos[18] < -0.025
+    return self._renderer(data)
+
+  def close(self) -> None:
+    """Frees the OpenGL context."""
+    self._renderer.close()
+
+
+def make_painters(model, config) -> dict[str, Painter]:
+  """Painter by image observation, of the `env` part of a Config."""
+  return {
+    key: Painter(model, size, camera, config.fast_render)
+    for key, (size, camera) in render.image_views(config).items()
+  }
+
+
+class Kitchen(Env):
+  """One set of targets.
+
+  Observes 'image' and 'image_extra' as configured, 'state' float32 [59] (robot
+  qpos 9 and qvel 9, objects qpos 21 and qvel 20, with the sensors' noise), its
+  part 'proprio' float32 [18], the noiseless positions 'qpos' float32 [30],
+  which images are rendered from, and whether each target is in place,
+  'log_<target>' float32 [].
+  """
+
+  def __init__(self, name: str, config):
+    """Builds the simulation, and the renderer if `config.image`."""
+    self.targets = find_targets(name)
+    limit = STEPS // config.action_repeat
+    if config.time_limit > limit:
+      raise EnvError(
+        f'env.time_limit {config.time_limit} with env.action_repeat '
+        f'{config.action_repeat} exceeds the {STEPS} environment steps of a '
+        f'kitchen episode; give {limit} or less.'
+      )
+    spaces = {
+      'state': Box(-np.inf, np.inf, (59,), np.float32),
+      'proprio': Box(-np.inf, np.inf, (18,), np.float32),
+      'qpos': Box(-np.inf, np.inf, (QPOS,), np.float32),
+      **{log_key(x): Box(0, 1, (), np.float32) for x in self.targets},
+    }
+    spaces |= render.image_spaces(config)
+    super().__init__(
+      spaces, 9, config.action_repeat, config.time_limit or limit
+    )
+    self._env = make_simulation(self.targets)
+    self.model, self.data = self._env.model, self._env.data
+    self._painters = make_painters(self.model, config)
+
+  def close(self) -> None:
+    while self._painters:
+      self._painters.popitem()[1].close()
+    self._env.close()
+
+  def _reset(self, seed):
+    self._ever = np.zeros(len(self.targets), bool)
+    obs, _ = self._env.reset(seed=seed)
+    return self._observe(obs)[0]
+
+  def _step(self, action):
+    for _ in range(self.action_repeat):
+      obs, reward, *_ = self._env.step(action)
+    obs, placed = self._observe(obs)
+    self._ever |= placed
+    return obs, reward, False, False, self._ever.all()
+
+  def _observe(self, obs: Mapping) -> tuple[dict, np.ndarray]:
+    state = obs['observation']
+    # As they are stored, so that a stored episode gives the same images.
+    qpos = self.data.qpos.astype(np.float32)
+    placed = in_place(self.data.qpos, self.targets)
+    record = {
+      'state': state.astype(np.float32),
+      'proprio': state[:18].astype(np.float32),
+      'qpos': qpos,
+    }
+    for target, done in zip(self.targets, placed, strict=True):
+      record[log_key(target)] = np.float32(done)
+    for key, painter in self._painters.items():
+      record[key] = painter(qpos)
+    return record, placed
+
+
+def make_simulation(targets: tuple[str, ...]):
+  """FrankaKitchen-v1 with the paper's reward, without renderer and limits.
+
+  Raises:
+    EnvError: gymnasium-robotics is not installed.
+  """
+  render.load_mujoco()
+  try:
+    from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
+  except ImportError as error:
+    raise EnvError(
+      f'Franka Kitchen cannot be imported ({error}). Run: pip install '
+      'gymnasium-robotics'
+    ) from error
+  return KitchenEnv(
+    tasks_to_complete=list(targets),
+    terminate_on_tasks_completed=False,
+    remove_task_when_completed=False,
+  )

@@ -1,0 +1,75 @@
+"""D4RL's HDF5 files of the kitchen.
+
+Episodes lie one after another, in rows of equal number:
+
+  observations (N, 60)   robot 9, objects 21, goal 30
+  actions      (N, 9)    a[i] leads from s[i] to s[i+1]
+  rewards      (N,)      r[i] belongs to s[i], targets in place
+  terminals    (N,)      1 at the last row of an episode
+
+The last action of an episode leads to a state that is not stored.
+"""
+
+import pathlib
+
+import h5py
+import numpy as np
+
+from moto_tf.envs.kitchen import sources
+
+URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/kitchen'
+WHERE = (
+  f'Get it from {URL}: kitchen_microwave_kettle_light_slider-v0.hdf5 for '
+  'kitchen_mixed, kitchen_microwave_kettle_bottomburner_light-v0.hdf5 for '
+  'kitchen_partial, mini_kitchen_microwave_kettle_light_slider-v0.hdf5 for '
+  'kitchen_complete.'
+)
+# No joint of the robot moves by half of this in a step of 80 ms.
+JUMP = 0.5
+
+
+class Source:
+  """One file, read at once. `names` are the first rows of its episodes."""
+
+  def __init__(self, path: pathlib.Path):
+    """Reads the file, or the only *.hdf5 of a folder."""
+    self.path = sources.find_file(path, '*.hdf5', WHERE)
+    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+      keys = ('observations', 'actions', 'rewards', 'terminals')
+      columns = {key: file[key][()] for key in keys}
+      timeouts = file['timeouts'][()] if 'timeouts' in file else None
+    label = lambda key: f'{self.path}: {key}'
+    observations = sources.check(
+      label('observations'), columns['observations'], (None, 60)
+    )
+    rows = len(observations)
+    shapes = {'actions': (rows, 9), 'rewards': (rows,), 'terminals': (rows,)}
+    columns = {
+      key: sources.check(label(key), columns[key], shape)
+      for key, shape in shapes.items()
+    }
+    self._qpos = observations[:, : sources.QPOS]
+    self._action = sources.check_actions(label('actions'), columns['actions'])
+    self._reward = columns['rewards']
+    ends = columns['terminals'] > 0
+    if timeouts is not None:
+      ends |= sources.check(label('timeouts'), timeouts, (rows,)) > 0
+    # Where a new episode starts although nothing ended: the robot is at home.
+    moved = np.abs(np.diff(self._qpos[:, :9], axis=0)).max(-1, initial=0)
+    ends[:-1] |= moved > JUMP
+    bounds = [0, *(np.flatnonzero(ends[:-1]) + 1), rows]
+    self._slices = [
+      slice(a, b) for a, b in zip(bounds, bounds[1:]) if b - a > 1
+    ]
+    if not self._slices:
+      raise sources.SourceError(f'{self.path}: holds no episode of two rows.')
+    self.names = [f'row {x.start}' for x in self._slices]
+
+  def read(self, index: int) -> sources.Trajectory:
+    """Positions and rewards of an episode."""
+    rows = self._slices[index]
+    return sources.Trajectory(
+      action=self._action[rows][:-1],
+      qpos=self._qpos[rows],
+      reward=self._reward[rows],
+    )

@@ -1,0 +1,87 @@
+"""D5RL's npz files of the standard kitchen, which hold images.
+
+Their layout is DreamerV2's, one file per episode: action[i] led into record i
+and is zero at the first, reward[i] came with it. Rewards are `reward <object>`
+for each object, or one `reward`. Positions of the objects are not stored, so
+images cannot be rendered again.
+"""
+
+import functools
+import pathlib
+
+import numpy as np
+
+from moto_tf.envs.kitchen import sources
+
+WHERE = (
+  'Get it by `gsutil -m cp -r gs://d5rl_datasets/KITCHEN_DATA/'
+  'kitchen_demos_multitask_lexa_view_and_wrist_npz .`, and give the folder.'
+)
+# The first of these that has the wanted size is taken.
+IMAGES = ('image', 'extra_image_camera_12_rgb', 'image_128')
+
+
+class Source:
+  """A folder of episodes, or one. `names` are the files."""
+
+  def __init__(self, path: pathlib.Path):
+    """Lists the files below a folder."""
+    self.paths = sources.find_files(path, '*.npz', WHERE)
+    self.names = sources.short_names(path, self.paths)
+
+  def read(self, index: int) -> sources.Trajectory:
+    """Rewards of an episode; its images are read when they are asked for."""
+    path = self.paths[index]
+    arrays = _load(path, lambda key: key in ('action', 'reward') or _named(key))
+    label = lambda key: f'{path}: {key!r}'
+    if 'action' not in arrays:
+      raise sources.SourceError(f"{path}: key 'action' is missing. {WHERE}")
+    action = arrays.pop('action')
+    action = sources.check(label('action'), action, (None, sources.ACTIONS))
+    records = len(action)
+    rewards = {
+      key: sources.check(label(key), value, (records,))
+      for key, value in arrays.items()
+    }
+    if not rewards:
+      raise sources.SourceError(
+        f"{path}: has neither 'reward' nor 'reward <object>'. {WHERE}"
+      )
+    if records < 2 or action[0].any():
+      raise sources.SourceError(
+        f'{path}: has {records} records and a first action of up to '
+        f'{np.abs(action[:1]).max(initial=0):.3g}, expected two or more and a '
+        'first action of zeros, which leads into the reset.'
+      )
+    return sources.Trajectory(
+      action=sources.check_actions(label('action'), action[1:]),
+      image=functools.partial(_images, path, records),
+      reward=rewards.pop('reward', None),
+      rewards={_named(key): value for key, value in rewards.items()} or None,
+    )
+
+
+def _named(key):
+  """Object of a key 'reward <object>', or ''."""
+  return key.removeprefix('reward ') if key.startswith('reward ') else ''
+
+
+def _load(path, wanted):
+  with sources.reading(path, WHERE), np.load(path, allow_pickle=False) as file:
+    return {key: file[key] for key in file.files if wanted(key)}
+
+
+def _images(path, records, size):
+  """The first images of the wanted size."""
+  arrays = _load(path, lambda key: key in IMAGES)
+  found = []
+  for key in IMAGES:
+    if key in arrays:
+      image = arrays[key]
+      if image.shape == (records, size, size, 3) and image.dtype == np.uint8:
+        return image
+      found.append(f'{key} {image.dtype} {image.shape}')
+  raise sources.SourceError(
+    f'{path}: has no images uint8 ({records}, {size}, {size}, 3); there are: '
+    f'{", ".join(found) or "none"}. Set --env.image_size to one of these.'
+  )

@@ -1,0 +1,62 @@
+"""Minari's D4RL/kitchen/{complete,partial,mixed}-v2.
+
+In data/main_data.hdf5 every group episode_<i> holds T actions and rewards and
+T + 1 observations of FrankaKitchen-v1:
+
+  observations   s[0]  s[1]  ...  s[T]
+  actions        a[0]  a[1]  ...        a[i] leads from s[i] to s[i+1]
+  rewards        r[0]  r[1]  ...        r[i] was received with s[i+1]
+
+The names are D4RL's: `mixed` is the set with the bottom burner.
+"""
+
+import pathlib
+
+import h5py
+import numpy as np
+
+from moto_tf.envs.kitchen import sources
+
+WHERE = (
+  'Get it by `pip install minari[hdf5] && minari download NAME`, where NAME is '
+  'D4RL/kitchen/partial-v2 for kitchen_mixed, D4RL/kitchen/mixed-v2 for '
+  'kitchen_partial, D4RL/kitchen/complete-v2 for kitchen_complete, and give '
+  'its folder below ~/.minari/datasets, or the main_data.hdf5 in it.'
+)
+
+
+class Source:
+  """One dataset. `names` are its groups in the order of their numbers."""
+
+  def __init__(self, path: pathlib.Path):
+    """Lists the episodes of a folder or of its main_data.hdf5."""
+    self.path = sources.find_file(path, 'main_data.hdf5', WHERE)
+    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+      names = [x for x in file if x.startswith('episode_')]
+    if not names:
+      raise sources.SourceError(
+        f'{self.path}: there are no groups episode_<i> in it. {WHERE}'
+      )
+    self.names = sorted(names, key=lambda x: (len(x), x))
+
+  def read(self, index: int) -> sources.Trajectory:
+    """Positions, state and rewards of an episode."""
+    name = self.names[index]
+    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+      group = file[name]
+      action = group['actions'][()]
+      reward = group['rewards'][()]
+      state = group['observations']['observation'][()]
+    label = f'{self.path}: {name}/'
+    action = sources.check(f'{label}actions', action, (None, sources.ACTIONS))
+    length = len(action)
+    reward = sources.check(f'{label}rewards', reward, (length,))
+    state = sources.check(
+      f'{label}observations/observation', state, (length + 1, 59)
+    )
+    return sources.Trajectory(
+      action=sources.check_actions(f'{label}actions', action),
+      qpos=np.concatenate([state[:, :9], state[:, 18:39]], -1),
+      state=state,
+      reward=np.concatenate([np.full(1, np.nan, np.float32), reward]),
+    )

@@ -1,0 +1,408 @@
+"""Learning curves of runs on disk, aggregated over seeds.
+
+Runs are found by their metrics.jsonl and config.yaml. Their layout is
+<task>/<method>/<seed>; task and seed are read from the configuration, the
+method is the name of the directory above the seed. The JSON files that
+scripts/export.py makes of them are runs too.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import ruamel.yaml
+
+from moto_tf.train import logger
+
+METHODS = ('moto', 'no_unc', 'no_bc', 'no_bc_no_unc', 'dreamerv2')
+
+
+INTERVALS = {
+  'bootstrap': '95% bootstrap interval',
+  'range': 'minimum to maximum (2 seeds)',
+}
+
+
+POINTS = 200
+
+# Of the files of scripts/export.py.
+FORMAT = 1
+
+
+class PlotError(ValueError):
+  """There is nothing to draw; the message says why and what to do."""
+
+
+@dataclasses.dataclass
+class Run:
+  """Metrics of one training run, and its wall-clock time."""
+
+  path: Path
+  task: str
+  method: str
+  seed: int
+  rows: list[dict]
+  config: dict
+  seconds: float | None
+
+
+def find_runs(
+  indirs: Iterable[Path | str],
+  tasks: str = '',
+  methods: str = '',
+  exported: bool = True,
+) -> list[Run]:
+  """Read all runs below directories.
+
+  Unusable runs and lines are named and skipped. Of runs with the same task,
+  method and seed, the one with most rows is kept, and rather a log directory
+  than a file.
+
+  Args:
+    indirs: Directories to search.
+    tasks: Regular expression; tasks it is not found in are left out.
+    methods: The same for methods.
+    exported: Whether files of scripts/export.py count.
+
+  Raises:
+    PlotError: No such directory, no runs, or a broken regular expression.
+  """
+  tasks, methods = _pattern('tasks', tasks), _pattern('methods', methods)
+  runs, count = {}, 0
+  for path in _run_paths(indirs, exported):
+    run = load_run(path) if path.is_dir() else load_export(path)
+    if run is None:
+      continue
+    count += 1
+    if not (tasks.search(run.task) and methods.search(run.method)):
+      continue
+    key = (run.task, run.method, run.seed)
+    other = runs.get(key)
+    if other is not None:
+      order = lambda x: (-len(x.rows), x.path.is_file())
+      run, other = sorted((run, other), key=order)
+      warn(
+        f'{run.path} and {other.path} are both seed {run.seed} of '
+        f'{run.method} on {run.task}; the second is skipped.'
+      )
+    runs[key] = run
+  if not runs:
+    where = ', '.join(str(indir) for indir in indirs)
+    raise PlotError(
+      f'No runs below {where}: of {count} runs, which are directories with '
+      'config.yaml and rows in metrics.jsonl'
+      f'{" or files of scripts/export.py" * exported}, none passes --tasks '
+      'and --methods.'
+    )
+  return sorted(
+    runs.values(), key=lambda run: (run.task, rank(run.method), run.seed)
+  )
+
+
+def load_run(path: Path) -> Run | None:
+  """Read a run directory, or name what is wrong and return None."""
+  try:
+    yaml = ruamel.yaml.YAML(typ='safe')
+    config = yaml.load(path / 'config.yaml')
+    task, seed = str(config['task']), int(config['seed'])
+  except (OSError, UnicodeDecodeError, ruamel.yaml.error.YAMLError) as error:
+    return warn(f'{path}/config.yaml is unreadable, run skipped: {error}')
+  except (KeyError, TypeError, ValueError):
+    return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
+  try:
+    rows, remarks = logger.read_rows(path / 'metrics.jsonl')
+  except OSError as error:
+    return warn(f'{path}/metrics.jsonl is unreadable, run skipped: {error}')
+  for remark in remarks:
+    warn(f'{remark}; line skipped.')
+  if not rows:
+    return warn(f'{path}/metrics.jsonl has no rows, run skipped.')
+  rows, method = _forget(rows), _method(path, config)
+  return Run(path, task, method, seed, rows, config, rows[-1].get('time'))
+
+
+def load_export(path: Path) -> Run | None:
+  """Read a file of scripts/export.py, whose rows are evaluations and curve.
+
+  Returns:
+    None for another JSON file and, with a warning, for a broken one.
+  """
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError) as error:
+    return warn(f'{path} is unreadable, skipped: {error}')
+  if not isinstance(content, dict) or not content.keys() >= {'format', 'curve'}:
+    return None
+  if content['format'] != FORMAT:
+    return warn(
+      f'{path} has format {content["format"]} instead of {FORMAT}, skipped; '
+      'export the run again.'
+    )
+  try:
+    rows = {}
+    for found in content['evaluations']:
+      row = {k: found.get(k) for k in ('env_step', 'agent_step', 'episode')}
+      row |= {'phase': found['phase'], 'time': found.get('seconds')}
+      # The log_ observations of the suite, too.
+      names = {k for k, v in found.items() if isinstance(v, list)}
+      names |= {'success', 'return'}
+      row |= {f'eval/{k}': _mean(found[k]) for k in sorted(names)}
+      rows[found['gradient_step']] = row
+    columns, config = content['curve'], content['config']
+    for values in zip(*columns.values(), strict=True):
+      row = dict(zip(columns, values, strict=True))
+      step = row['gradient_step']
+      offline = step <= config.get('offline_steps', 0)
+      row['phase'] = 'offline' if offline else 'online'
+      rows[step] = row | rows.get(step, {})
+    rows = [{**rows[step], 'gradient_step': step} for step in sorted(rows)]
+    task, method = str(content['task']), str(content['method'])
+    seed, seconds = int(content['seed']), content['wall_clock_seconds']
+    return Run(path, task, method, seed, rows, config, seconds)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
+
+
+def curve(
+  run: Run, metric: str, xaxis: str = 'env_step'
+) -> tuple[np.ndarray, np.ndarray]:
+  """Values y [N] of a metric over increasing x [N], both empty without any.
+
+  Of several values at one x the last counts. Offline training takes no
+  environment steps, so over `env_step` only its result remains, at 0.
+  """
+  values = {
+    row[xaxis]: row[metric]
+    for row in run.rows
+    if _finite(row.get(metric)) and _finite(row.get(xaxis))
+  }
+  x = sorted(values)
+  return np.array(x, float), np.array([values[step] for step in x], float)
+
+
+def interval(
+  values: np.ndarray, samples: int = 2000
+) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
+  """Interval around the mean over seeds.
+
+  Args:
+    values: Array [S, ...], one row per seed.
+    samples: Bootstrap resamples of the seeds, drawn from a fixed seed.
+
+  Returns:
+    Low [...], high [...] and the kind: the 95% percentile bootstrap of the
+    mean ('bootstrap') for three seeds or more, lowest and highest ('range')
+    for two. None, None and None for one seed.
+  """
+  count = len(values)
+  if count < 2:
+    return None, None, None
+  if count == 2:
+    return values.min(0), values.max(0), 'range'
+  draws = np.random.default_rng(0).integers(0, count, (samples, count))
+  weights = np.stack([np.bincount(draw, minlength=count) for draw in draws])
+  means = np.tensordot(weights / count, values, 1)
+  low, high = np.percentile(means, (2.5, 97.5), 0)
+  return low, high, 'bootstrap'
+
+
+def aggregate(
+  runs: list[Run], metric: str, xaxis: str = 'env_step', smooth: int = 1
+) -> dict | None:
+  """Summary over the seeds of one task and method, ready for JSON.
+
+  Curves are interpolated linearly onto the union of the seeds' x, as far as
+  all seeds have values; where these are many, onto POINTS of equal distance.
+  Smoothing averages a value and the smooth - 1 before it, and touches only
+  mean, low and high.
+
+  Returns:
+    grid, mean, low, high [N], interval (kind), seeds, runs, online_start (x
+    there), and the summaries offline, final, best, area (mean height of the
+    curve) and minutes (wall-clock of the runs), with mean, low, high and the
+    values of the seeds. None without values.
+  """
+  name = f'{metric} of {runs[0].method} on {runs[0].task}'
+  curves = [(run, *curve(run, metric, xaxis)) for run in runs]
+  missing = [str(run.path) for run, x, _ in curves if not len(x)]
+  curves = [found for found in curves if len(found[1])]
+  if not curves:
+    return None
+  if missing:
+    warn(f'{name}: {", ".join(missing)} left out, without values.')
+  start = max(x[0] for _, x, _ in curves)
+  end = min(x[-1] for _, x, _ in curves)
+  last = max(x[-1] for _, x, _ in curves)
+  if end < start:
+    return warn(f'{name}: the seeds share no {xaxis}, not drawn.')
+  if end - start < 0.95 * (last - start):
+    short = [str(run.path) for run, x, _ in curves if x[-1] == end]
+    warn(f'{name}: cut at {xaxis} {end:g} of {last:g}, where {short[0]} ends.')
+  every = np.unique(np.concatenate([x for _, x, _ in curves]))
+  every = every[(every >= start) & (every <= end)]
+  values = np.stack([np.interp(every, x, y) for _, x, y in curves])
+  grid = every if len(every) <= POINTS else np.linspace(start, end, POINTS)
+  drawn = np.stack(
+    [np.interp(grid, x, running_mean(y, smooth)) for _, x, y in curves]
+  )
+  low, high, kind = interval(drawn)
+  before = [
+    [row for row in run.rows if row.get('phase') == 'offline' and xaxis in row]
+    for run, _, _ in curves
+  ]
+  starts = [rows[-1][xaxis] for rows in before if rows]
+  results = [[row.get(metric) for row in rows] for rows in before]
+  results = [list(filter(_finite, values)) for values in results]
+  offline = [values[-1] for values in results if values]
+  times = [run.seconds / 60 for run, _, _ in curves if _finite(run.seconds)]
+  return {
+    'seeds': [run.seed for run, _, _ in curves],
+    'runs': [str(run.path) for run, _, _ in curves],
+    'grid': grid.tolist(),
+    'mean': drawn.mean(0).tolist(),
+    'low': None if low is None else low.tolist(),
+    'high': None if high is None else high.tolist(),
+    'interval': kind,
+    'online_start': max(starts) if starts else None,
+    'offline': _summary(offline) if offline else None,
+    'final': _summary(values[:, -1]),
+    'best': _summary(values.max(1)),
+    'area': _summary(_area(every, values)),
+    'minutes': _summary(times) if times else None,
+  }
+
+
+def aggregate_all(
+  runs: list[Run],
+  metrics: Iterable[str],
+  xaxis: str = 'env_step',
+  smooth: int = 1,
+) -> dict:
+  """Summaries as results[metric][task][method].
+
+  Raises:
+    PlotError: None of the runs has any of the metrics over this axis.
+  """
+  groups = {}
+  for run in runs:
+    groups.setdefault((run.task, run.method), []).append(run)
+  results = {}
+  for metric in metrics:
+    for (task, method), group in groups.items():
+      found = aggregate(group, metric, xaxis, smooth)
+      if found is not None:
+        results.setdefault(metric, {}).setdefault(task, {})[method] = found
+  if not results:
+    known = sorted({key for run in runs for row in run.rows for key in row})
+    raise PlotError(
+      f'No values of {", ".join(metrics)} over {xaxis} in {len(runs)} runs, '
+      f'which hold {", ".join(known)}.'
+    )
+  return results
+
+
+def _run_paths(indirs, exported):
+  """Directories with a metrics.jsonl and JSON files, each once, by name."""
+  found = {}
+  for indir in indirs:
+    if not Path(indir).is_dir():
+      raise PlotError(f'--indir {indir} is not a directory.')
+    for parent, dirs, files in os.walk(indir):
+      dirs.sort()
+      paths = []
+      if 'metrics.jsonl' in files:
+        dirs.clear()
+        if 'config.yaml' in files:
+          paths = [Path(parent)]
+        else:
+          warn(f'{parent} has metrics.jsonl but no config.yaml, skipped.')
+      elif exported:
+        names = sorted(name for name in files if name.endswith('.json'))
+        paths = [Path(parent, name) for name in names]
+      for path in paths:
+        found.setdefault(path.resolve(), path)
+  return list(found.values())
+
+
+def _method(path, config):
+  """Name of the method, from <task>/<method>/<seed> or the configuration."""
+  path, task = path.resolve(), config['task']
+  if re.fullmatch(r'(seed[-_]?)?\d+', path.name):
+    if path.parent.name not in (task, task.split('_', 1)[-1]):
+      return path.parent.name
+  if config.get('behavior') == 'dreamer':
+    return 'dreamerv2'
+  off = [config.get(key) == 0 for key in ('beta', 'alpha')]
+  names = [name for name, x in zip(('no_bc', 'no_unc'), off) if x]
+  return '_'.join(names) or str(config.get('behavior', 'moto'))
+
+
+def rank(method: str) -> tuple[int, str]:
+  """Sorting key: known methods first, in their order."""
+  known = METHODS.index(method) if method in METHODS else len(METHODS)
+  return known, method
+
+
+def _forget(rows):
+  """Leave out rows that a resumed run wrote again."""
+  kept = []
+  for row in rows:
+    if kept and row['gradient_step'] < kept[-1]['gradient_step']:
+      step = row['gradient_step']
+      kept = [x for x in kept if x['gradient_step'] < step]
+    kept.append(row)
+  return kept
+
+
+def _finite(value):
+  return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _mean(values):
+  """Mean of a list, or a mean that is one already; None if one is None."""
+  values = values if isinstance(values, list) else [values]
+  return None if None in values else float(np.mean(values))
+
+
+def running_mean(y: np.ndarray, count: int) -> np.ndarray:
+  """Mean of every value [N] and up to count - 1 before it."""
+  return np.array(
+    [y[max(0, i - count + 1) : i + 1].mean() for i in range(len(y))]
+  )
+
+
+def _area(x, values):
+  """Mean height of curves [S, N] by the trapezoid rule."""
+  if len(x) == 1:
+    return values[:, 0]
+  return np.trapezoid(values, x, axis=1) / (x[-1] - x[0])
+
+
+def _summary(values):
+  values = np.asarray(values, float)
+  low, high, _ = interval(values)
+  return {
+    'mean': float(values.mean()),
+    'low': None if low is None else float(low),
+    'high': None if high is None else float(high),
+    'values': values.tolist(),
+  }
+
+
+def _pattern(name, text):
+  try:
+    return re.compile(text)
+  except re.error as error:
+    message = f"--{name} '{text}' is not a regular expression: {error}."
+    raise PlotError(message) from error
+
+
+def warn(text: str) -> None:
+  """Says on stderr what was left out."""
+  print(f'Warning: {text}', file=sys.stderr)

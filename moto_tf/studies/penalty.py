@@ -1,0 +1,236 @@
+"""The penalty against the model's real error, on and off the data."""
+
+import numpy as np
+import tensorflow as tf
+
+from moto_tf.agents.moto import PENALTIES
+from moto_tf.nn.tfutils import gumbel, split, uniform
+from moto_tf.studies.common import (
+  SEED,
+  STATES,
+  DiagnosisError,
+  fixed_seed,
+  open_loop,
+  show,
+  spearman,
+)
+
+STEPS = 10  # Imagined under each kind of action.
+KINDS = ('recorded', 'policy', 'random', 'negated')
+
+
+def draw_starts(lengths: list[int], steps: int) -> np.ndarray:
+  """States that `steps` actions of the same episode follow.
+
+  Args:
+    lengths: transitions T of each episode, which has T + 1 records.
+
+  Returns:
+    Records, counted through all episodes, [N] with N up to STATES; uniform
+    without replacement, in order.
+  """
+  firsts = np.cumsum([0, *(t + 1 for t in lengths)])
+  starts = [
+    first + i
+    for first, t in zip(firsts, lengths, strict=False)
+    for i in range(t - steps + 1)
+  ]
+  picked = np.random.default_rng(SEED).permutation(starts)[:STATES]
+  return np.sort(picked).astype(int)
+
+
+def imagine(
+  agent, start: dict, actions: tf.Tensor | None, steps: int
+) -> tuple[dict[str, np.ndarray], list[tf.Tensor]]:
+  """Rolls out in the model and measures the disagreement at every step.
+
+      state     s[0]    s[1]    ...    s[K]
+      action      a[0]    a[1]                  u[k] is of s[k], a[k] (Eq. 2)
+
+  Members and noise are the same in every call, so that kinds of actions
+  differ by nothing else. They are drawn as in WorldModel.imagine.
+
+  Args:
+    start: deter and stoch [N, ...].
+    actions: [K, N, A], or None for samples of the policy.
+
+  Returns:
+    Every statistic of PENALTIES by name, [K, N], and the features of s[1] to
+    s[K].
+  """
+  rssm, count = agent.model.rssm, start['deter'].shape[0]
+  member_seed, stoch_seed, action_seed = split(fixed_seed(3), 3)
+  members = rssm.draw_members(steps, member_seed)
+  noise = gumbel([steps, count, *rssm.shape], stoch_seed)
+  shape = [steps + 1, count, agent.act_space.shape[0]]
+  action_noise = uniform(shape, action_seed)
+
+  def act(k, state):
+    if actions is None:
+      return agent.act(rssm.get_feat(state), action_noise[k])
+    return actions[k]
+
+  feats, found = [], {name: [] for name in PENALTIES}
+  for state in open_loop(rssm, start, act, members, noise):
+    logits = rssm.prior_all(state['deter'])
+    for name, statistic in PENALTIES.items():
+      found[name].append(statistic(logits, state['stoch']).numpy())
+    feats.append(rssm.get_feat(state))
+  return {k: np.array(v, np.float64) for k, v in found.items()}, feats
+
+
+def measure_penalty(
+  agent,
+  config,
+  episodes: list[dict],
+  posts: list[dict],
+  steps: int = STEPS,
+) -> dict:
+  """Disagreement under actions on and off the data, over imagined steps.
+
+  From states of recorded episodes: the actions that were recorded next,
+  samples of the policy, uniform noise, and the recorded actions negated. Where
+  it is known what came, under the recorded actions, also the model's squared
+  error.
+
+  Args:
+    posts: states of each episode, of `encode_all`.
+
+  Returns:
+    Numbers for JSON: `statistics` by name and kind with mean, std and rise
+    (over recorded, relative) at every step; `errors` by observation with mean
+    of the model and of the posterior, which sees the observation, at every
+    step, and the rank correlations of each statistic: `spearman` with the
+    error over all states and steps, `spearman_at_step` the mean over steps of
+    that over states, `spearman_excess` with the error beyond the posterior's.
+
+  Raises:
+    DiagnosisError: all episodes are too short.
+  """
+  starts = draw_starts([len(e['reward']) - 1 for e in episodes], steps)
+  if not len(starts):
+    raise DiagnosisError(
+      f'No recorded episode has the {steps} transitions that are imagined; '
+      'name another directory by --data DIR.'
+    )
+  join = lambda x: {k: np.concatenate([y[k] for y in x]) for k in x[0]}
+  posts, records = join(posts), join(episodes)
+  start = {k: tf.gather(posts[k], starts) for k in ('deter', 'stoch')}
+  recorded = np.stack([records['action'][starts + k + 1] for k in range(steps)])
+  rng = np.random.default_rng(SEED)
+  actions = {
+    'recorded': recorded,
+    'policy': None,
+    'random': rng.uniform(-1, 1, recorded.shape).astype(np.float32),
+    'negated': -recorded,
+  }
+  found, feats = {}, {}
+  for kind, action in actions.items():
+    action = None if action is None else tf.convert_to_tensor(action)
+    found[kind], feats[kind] = imagine(agent, start, action, steps)
+  return {
+    'episodes': len(episodes),
+    'states': len(starts),
+    'used': config.penalty,
+    'alpha': config.alpha,
+    'statistics': {
+      name: {kind: _spread(found, kind, name) for kind in KINDS}
+      for name in PENALTIES
+    },
+    'errors': _model_errors(
+      agent, records, posts, starts, feats['recorded'], found['recorded']
+    ),
+  }
+
+
+def penalty_table(numbers: dict) -> str:
+  """Disagreement by statistic, kind and step, and its relation to the error."""
+  lines = []
+  for name, kinds in numbers['statistics'].items():
+    count = len(kinds['recorded']['mean'])
+    steps = sorted({0, count // 2 - 1, count - 1} - {-1})
+    used = ' (the penalty)' * (name == numbers['used'])
+    head = ''.join(f'{f"step {k + 1}":>24}' for k in steps)
+    lines.append(f'{name + used:<26}{head}')
+    for kind, found in kinds.items():
+      cells = ''
+      for k in steps:
+        rise = f'{found["rise"][k]:+.0%}' if kind != 'recorded' else ''
+        cell = f'{found["mean"][k]:.3f} +- {found["std"][k]:.3f} {rise:>6}'
+        cells += f'{cell:>24}'
+      lines.append(f'  {kind:<24}{cells}')
+  for key, found in numbers['errors'].items():
+    steps = len(found['mean'])
+    lines.append(
+      f'Squared error of {key!r}: {found["mean"][0]:.4f} at step 1, '
+      f'{found["mean"][-1]:.4f} at step {steps}, of the posterior '
+      f'{np.mean(found["posterior"]):.4f}; rank correlation with'
+    )
+    for name in PENALTIES:
+      whole, at_step, excess = (
+        show(found[f'spearman{kind}'][name])
+        for kind in ('', '_at_step', '_excess')
+      )
+      lines.append(
+        f'  {name:<24}{whole:>6} over states and steps, {at_step} at equal '
+        f'steps, {excess} beyond the error of the posterior'
+      )
+  return '\n'.join(lines)
+
+
+def _spread(found, kind, name):
+  """Mean and deviation over states, and the mean's rise over recorded."""
+  values, base = found[kind][name], found['recorded'][name].mean(1)
+  mean = values.mean(1)
+  return {
+    'mean': mean.tolist(),
+    'std': values.std(1).tolist(),
+    'rise': (mean / base - 1).tolist(),
+  }
+
+
+def _model_errors(agent, records, posts, starts, feats, disagreement):
+  """Squared error of decoded observations and its ranks, by observation."""
+  model, errors, floors = agent.model, {}, {}
+  for k, feat in enumerate(feats, 1):
+    seen = model.decoder(tf.gather(posts['feat'], starts + k))
+    for key, predicted in model.decoder(feat).items():
+      target = {key: tf.convert_to_tensor(records[key][starts + k])}
+      target = model.preprocess(target)[key]
+      errors.setdefault(key, []).append(_squared_error(predicted, target))
+      floors.setdefault(key, []).append(_squared_error(seen[key], target))
+  result = {}
+  for key in errors:
+    error, floor = np.stack(errors[key]), np.stack(floors[key])
+    ranks = {
+      name: _ranks(values, error, floor)
+      for name, values in disagreement.items()
+    }
+    result[key] = {
+      'mean': error.mean(1).tolist(),
+      'posterior': floor.mean(1).tolist(),
+      **{
+        kind: {name: ranks[name][kind] for name in ranks}
+        for kind in ('spearman', 'spearman_at_step', 'spearman_excess')
+      },
+    }
+  return result
+
+
+def _ranks(disagreement, error, floor):
+  """Rank correlations of values [K, N]."""
+  pairs = zip(disagreement, error, strict=True)
+  steps = [x for x in (spearman(u, e) for u, e in pairs) if x is not None]
+  pooled = disagreement.ravel()
+  return {
+    'spearman': spearman(pooled, error.ravel()),
+    'spearman_at_step': float(np.mean(steps)) if steps else None,
+    'spearman_excess': spearman(pooled, (error - floor).ravel()),
+  }
+
+
+def _squared_error(dist, target):
+  """Mean over the entries of an observation: [N, ...] to [N]."""
+  square = tf.math.squared_difference(dist.mean(), tf.cast(target, tf.float32))
+  square = tf.reshape(square, [square.shape[0], -1])
+  return tf.reduce_mean(square, 1).numpy().astype(np.float64)
