@@ -1,30 +1,21 @@
-"""How scripts end on an error that the user can mend."""
+"""Errors that the user can mend, and how commands end on them."""
 
-import argparse
 import contextlib
 import sys
 from collections.abc import Iterator
 
 
+class MotoError(Exception):
+  """Base of errors that the user can mend; the message says how.
+
+  Every other exception is a defect of the program and keeps its traceback.
+  """
+
+
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
-  """Ends the script with the message of an error that the user can mend.
-
-  That is an error class of this package, whose message explains what to do,
-  or one of the file system. Others are defects and keep their traceback.
-  """
+  """Ends the program with the message of a MotoError and exit status 1."""
   try:
     yield
-  except Exception as error:
-    ours = type(error).__module__.startswith('moto_tf')
-    if not ours and not isinstance(error, OSError):
-      raise
+  except MotoError as error:
     sys.exit(f'Error: {error}')
-
-
-def positive(text: str) -> int:
-  """Type of a command-line option that is 1 or more."""
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
-  return value

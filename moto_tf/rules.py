@@ -9,8 +9,10 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from moto_tf.errors import MotoError
 
-class ConfigError(ValueError):
+
+class ConfigError(MotoError, ValueError):
   """A setting that cannot be used; the message says what to do."""
 
 

@@ -1,37 +1,6 @@
-"""Export runs as small JSON files that can be committed and plotted.
+"""The command `export`; see `python scripts/export.py --help`."""
 
-  python scripts/export.py --indir ~/logdir --outdir results
-
-Every run becomes <outdir>/<task>/<method>/<seed>.json: its settings, commands,
-version of the code, all evaluations and some curves. scripts/plot.py reads
-these files like log directories.
-"""
-
-import argparse
-from pathlib import Path
-
-import moto_tf
-from moto_tf.results import export as results
-
-
-def main(argv: list[str] | None = None):
-  """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  add = parser.add_argument
-  add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
-  add('--outdir', type=Path, default='results', help='where the files go')
-  add('--tasks', default='', help='regular expression over the tasks')
-  add('--methods', default='', help='regular expression over the methods')
-  add('--force', action='store_true', help='overwrite runs with more steps')
-  args = vars(parser.parse_args(argv))
-  with moto_tf.explain_errors():
-    for path, content in results.export_all(args.pop('indir'), **args).items():
-      value, step = results.success(content)
-      value = 'unknown' if value is None else f'{value:.2f}'
-      print(f'Wrote {path}: success {value} at gradient step {step}.')
-
+from moto_tf.commands.export import main
 
 if __name__ == '__main__':
   main()

@@ -22,9 +22,9 @@ from moto_tf.benchmark import (
   scope_of,
   steps,
 )
+from moto_tf.commands import benchmark as script
 from moto_tf.train import machine
 from moto_tf.train.evaluation import spaces_to_meta
-from scripts import benchmark as script
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -388,7 +388,7 @@ def test_failed_children_are_named(capfd):
 def test_script_measures_in_processes_of_its_own(tmp_path):
   """The parent never imports TensorFlow, and results hold no paths."""
   code = (
-    'import sys; from scripts.benchmark import main; main(sys.argv[1:]); '
+    'import sys; from moto_tf.commands.benchmark import main; main(sys.argv[1:]); '
     'assert "tensorflow" not in sys.modules'
   )
   options = '--configs gym debug proprio --parts replay simulator --seed 7'

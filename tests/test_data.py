@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from moto_tf import config, images
+from moto_tf.commands import collect
+from moto_tf.commands import dataset as dataset_script
 from moto_tf.data import episodes, inspect, record, store
-from scripts import collect
-from scripts import dataset as dataset_script
 
 
 def make_episode(length=6, wins=True, size=8, seed=0):

@@ -9,13 +9,14 @@ import scipy.stats
 import tensorflow as tf
 from helpers import make_agent, make_batch, randomize, tiny_config
 
+from moto_tf.commands.diagnose import main, roll_out
 from moto_tf.config import make_config
 from moto_tf.data.episodes import save_episode
 from moto_tf.nn import dists
 from moto_tf.nn.tfutils import gumbel
 from moto_tf.studies import critics, figures, penalty, reward, training
 from moto_tf.studies.common import (
-  DiagnosisError,
+  StudyError,
   encode,
   encode_all,
   find_data,
@@ -27,7 +28,6 @@ from moto_tf.studies.common import (
 from moto_tf.train.checkpoint import Checkpoints
 from moto_tf.train.evaluation import load_agent
 from moto_tf.train.run import Run
-from scripts.diagnose import main, roll_out
 
 GAMMA = 0.99
 STEPS = 3
@@ -450,22 +450,22 @@ def test_data_that_cannot_be_used(agent, data, tmp_path, capsys):
   recorded = load_data(agent, data)
   assert len(recorded) == 3
   assert f'{data}/broken.npz: unreadable' in capsys.readouterr().err
-  with pytest.raises(DiagnosisError, match='No recorded episode has the 7'):
+  with pytest.raises(StudyError, match='No recorded episode has the 7'):
     measure(agent, tiny_config(), recorded, 7)
   (tmp_path / 'empty').mkdir()
-  with pytest.raises(DiagnosisError, match='no episode that .* no .*npz files'):
+  with pytest.raises(StudyError, match='no episode that .* no .*npz files'):
     load_data(agent, tmp_path / 'empty')
   (tmp_path / 'empty' / 'a.npz').write_bytes(b'x')
-  with pytest.raises(DiagnosisError, match='no episode that .*unreadable'):
+  with pytest.raises(StudyError, match='no episode that .*unreadable'):
     load_data(agent, tmp_path / 'empty')
 
 
 def test_where_the_data_is(tmp_path):
   logdir, given = tmp_path / 'moto' / '0', tmp_path / 'given'
   config = tiny_config(offline_data='auto')
-  with pytest.raises(DiagnosisError, match='demos any more.*--data DIR'):
+  with pytest.raises(StudyError, match='demos any more.*--data DIR'):
     find_data(config, logdir, None)
-  with pytest.raises(DiagnosisError, match='given; --data names'):
+  with pytest.raises(StudyError, match='given; --data names'):
     find_data(config, logdir, given)
   (tmp_path / 'demos').mkdir()
   given.mkdir()

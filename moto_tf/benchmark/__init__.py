@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable
 
+from moto_tf.errors import MotoError
+
 PARTS = {
   'peak': 'yardstick: product of two float32 matrices of 2048 x 2048',
   'first': 'first gradient step of a fresh process, and traces',
@@ -40,7 +42,7 @@ SCOPES = (
 OTHER = 'other'
 
 
-class BenchmarkError(RuntimeError):
+class BenchmarkError(MotoError, RuntimeError):
   """Something cannot be measured or compared; the message says why."""
 
 

@@ -18,6 +18,8 @@ import zlib
 
 import numpy as np
 
+from moto_tf.errors import MotoError
+
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 RESERVED = ('action', 'reward', 'discount', *FLAGS)
 TRIES = 5
@@ -33,7 +35,7 @@ _READ_ERRORS = (
 )
 
 
-class EpisodeError(ValueError):
+class EpisodeError(MotoError, ValueError):
   """An episode or its file is unusable; the message names both."""
 
 

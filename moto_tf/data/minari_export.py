@@ -18,12 +18,13 @@ import numpy as np
 import moto_tf
 from moto_tf import images
 from moto_tf.data import episodes, inspect
+from moto_tf.errors import MotoError
 
 # The Minari that was seen to load such a dataset.
 VERSION = '0.5.4'
 
 
-class ExportError(ValueError):
+class MinariError(MotoError, ValueError):
   """A dataset cannot be written; the message says why."""
 
 
@@ -44,26 +45,26 @@ def export(
     The folder of the dataset.
 
   Raises:
-    ExportError: the name is none, is taken, or an episode is damaged.
+    MinariError: the name is none, is taken, or an episode is damaged.
     EpisodeError: there is no such directory.
   """
   if not re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', name):
-    raise ExportError(
+    raise MinariError(
       f'{name!r} is no name of a Minari dataset; it ends in a version and has '
       'letters, digits, _ and - between slashes, such as kitchen/mixed-v0.'
     )
   info = inspect.inspect(directory)
   if info.damage:
     files = ', '.join(info.damage)
-    raise ExportError(
+    raise MinariError(
       f'{directory}: damaged: {files}. Look at them with `scripts/dataset.py '
       'info`, and move them elsewhere.'
     )
   if not len(info.lengths):
-    raise ExportError(f'{directory}: there are no episodes here.')
+    raise MinariError(f'{directory}: there are no episodes here.')
   path = pathlib.Path(root).expanduser() / name
   if path.exists():
-    raise ExportError(f'{path}: exists already; remove it, or change --id.')
+    raise MinariError(f'{path}: exists already; remove it, or change --id.')
   partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
   try:
     (partial / 'data').mkdir(parents=True)

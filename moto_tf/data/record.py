@@ -16,12 +16,13 @@ import numpy as np
 from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
 from moto_tf.envs import driver
+from moto_tf.errors import MotoError
 
 # Attempts per wanted episode before a recording gives up.
 PATIENCE = 10
 
 
-class RecordError(ValueError):
+class RecordError(MotoError, ValueError):
   """A recording cannot start or go on; the message says why."""
 
 

@@ -16,13 +16,14 @@ import gymnasium
 import numpy as np
 
 from moto_tf.data import episodes as files
+from moto_tf.errors import MotoError
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
 CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
 
 
-class ReplayError(ValueError):
+class ReplayError(MotoError, ValueError):
   """The replay cannot do what was asked; the message says what to change."""
 
 

@@ -13,9 +13,10 @@ from importlib import metadata
 
 import moto_tf
 from moto_tf.data import episodes, inspect
+from moto_tf.errors import MotoError
 
 
-class StoreError(ValueError):
+class StoreError(MotoError, ValueError):
   """A directory cannot be filled, or filled further; the message says why."""
 
 

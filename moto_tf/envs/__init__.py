@@ -36,6 +36,8 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from gymnasium.spaces import Box
 
+from moto_tf.errors import MotoError
+
 SUITES = {
   'metaworld': 'moto_tf.envs.metaworld',
   'kitchen': 'moto_tf.envs.kitchen.env',
@@ -45,7 +47,7 @@ SUITES = {
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 
 
-class EnvError(ValueError):
+class EnvError(MotoError, ValueError):
   """An environment cannot be made, or was used in a wrong way."""
 
 

@@ -19,6 +19,8 @@ from multiprocessing.connection import Connection
 import cloudpickle
 import numpy as np
 
+from moto_tf.errors import MotoError
+
 # Imports with the paths of the parent, also when the package is not installed.
 _CHILD = (
   'import json, sys; sys.path[:] = json.loads(sys.argv[2]); '
@@ -26,7 +28,7 @@ _CHILD = (
 )
 
 
-class WorkerError(RuntimeError):
+class WorkerError(MotoError, RuntimeError):
   """A worker process failed; the message holds its traceback or exit code.
 
   Attributes:

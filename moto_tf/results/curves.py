@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import ruamel.yaml
 
+from moto_tf.errors import MotoError
 from moto_tf.train import logger
 
 METHODS = ('moto', 'no_unc', 'no_bc', 'no_bc_no_unc', 'dreamerv2')
@@ -35,7 +36,7 @@ POINTS = 200
 FORMAT = 1
 
 
-class PlotError(ValueError):
+class PlotError(MotoError, ValueError):
   """There is nothing to draw; the message says why and what to do."""
 
 

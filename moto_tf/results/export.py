@@ -21,6 +21,7 @@ import numpy as np
 
 from moto_tf.config import Config, flatten
 from moto_tf.data.episodes import write_atomic
+from moto_tf.errors import MotoError
 from moto_tf.results import curves
 from moto_tf.train import evaluation, logger, machine
 
@@ -40,7 +41,7 @@ METRICS = (
 )
 
 
-class ExportError(ValueError):
+class ExportError(MotoError, ValueError):
   """A run cannot be exported; the message says why and what to do."""
 
 

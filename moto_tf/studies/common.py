@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from moto_tf.data import episodes as files
+from moto_tf.errors import MotoError
 from moto_tf.nn.tfutils import make_seed
 from moto_tf.results import curves
 from moto_tf.train.rundir import offline_dir
@@ -17,7 +18,7 @@ EPISODES = 32  # At most, of recorded ones.
 STATES = 512  # At most, that imagination starts from.
 
 
-class DiagnosisError(ValueError):
+class StudyError(MotoError, ValueError):
   """Something cannot be diagnosed; the message says what to do."""
 
 
@@ -28,16 +29,16 @@ def find_data(config, logdir: Path, given: Path | None) -> Path | None:
     given: what the user names instead of the run's offline_data.
 
   Raises:
-    DiagnosisError: there is no such directory (any more).
+    StudyError: there is no such directory (any more).
   """
   path = given.expanduser() if given else offline_dir(config, logdir)
   if path is None or path.is_dir():
     return path
   if given:
-    raise DiagnosisError(
+    raise StudyError(
       f'There is no directory {path}; --data names one with episodes (*.npz).'
     )
-  raise DiagnosisError(
+  raise StudyError(
     f'There is no directory {path} any more, the offline_data of '
     f'{logdir / "config.yaml"}. Name one with episodes by --data DIR, such as '
     f'{logdir / "episodes"}.'
@@ -50,7 +51,7 @@ def load_data(agent, directory: Path) -> list[dict]:
   Damaged and mismatched files are named and skipped.
 
   Raises:
-    DiagnosisError: none is left.
+    StudyError: none is left.
   """
   paths = files.find_episodes(directory)
   order = np.random.default_rng(SEED).permutation(len(paths))
@@ -65,7 +66,7 @@ def load_data(agent, directory: Path) -> list[dict]:
       problem = str(error)
       curves.warn(f'{problem} Skipped.')
   if not loaded:
-    raise DiagnosisError(
+    raise StudyError(
       f'{directory} has no episode that this agent can use: {problem}. Name '
       'another directory by --data DIR.'
     )

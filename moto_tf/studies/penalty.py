@@ -8,7 +8,7 @@ from moto_tf.nn.tfutils import gumbel, split, uniform
 from moto_tf.studies.common import (
   SEED,
   STATES,
-  DiagnosisError,
+  StudyError,
   fixed_seed,
   open_loop,
   show,
@@ -105,11 +105,11 @@ def measure_penalty(
     that over states, `spearman_excess` with the error beyond the posterior's.
 
   Raises:
-    DiagnosisError: all episodes are too short.
+    StudyError: all episodes are too short.
   """
   starts = draw_starts([len(e['reward']) - 1 for e in episodes], steps)
   if not len(starts):
-    raise DiagnosisError(
+    raise StudyError(
       f'No recorded episode has the {steps} transitions that are imagined; '
       'name another directory by --data DIR.'
     )

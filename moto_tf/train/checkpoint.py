@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from moto_tf.errors import MotoError
+
 META = 'meta'
 
 
-class CheckpointError(ValueError):
+class CheckpointError(MotoError, ValueError):
   """A checkpoint that cannot be written, found or read."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import images
+from moto_tf.errors import MotoError
 from moto_tf.train import when
 
 # Losses of the terminal line: label and metric.
@@ -28,7 +29,7 @@ LOSSES = {
 EPISODES = 10
 
 
-class LoggerError(RuntimeError):
+class LoggerError(MotoError, RuntimeError):
   """Logs cannot be written; the message names the path and a way out."""
 
 

@@ -22,6 +22,7 @@ from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
+from moto_tf.errors import MotoError
 from moto_tf.results import export as results
 from moto_tf.train import evaluation, rundir
 from moto_tf.train.checkpoint import Checkpoints
@@ -30,7 +31,7 @@ from moto_tf.train.machine import peak_memory_gib
 from moto_tf.train.when import Every
 
 
-class TrainingError(RuntimeError):
+class TrainingError(MotoError, RuntimeError):
   """Training cannot go on; the message says why and what was saved."""
 
 

@@ -9,11 +9,11 @@ from env_helpers import rollout, settings
 from kitchen_files import write_d4rl, write_d5rl, write_minari, write_mjl
 
 from moto_tf import config
+from moto_tf.commands import dataset as script
 from moto_tf.data import episodes, inspect, store
 from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import env as kitchen
 from moto_tf.envs.kitchen import playback, sources
-from scripts import dataset as script
 
 ENV = config.make_config('kitchen').env
 SHADOWS = config.make_config('kitchen', **{'env.fast_render': False}).env

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from moto_tf.errors import MotoError
+
 FORMATS = {
   'minari': 'moto_tf.envs.kitchen.sources.minari',
   'd4rl': 'moto_tf.envs.kitchen.sources.d4rl',
@@ -26,7 +28,7 @@ FORMATS = {
 ACTIONS, QPOS, QVEL = 9, 30, 29
 
 
-class SourceError(ValueError):
+class SourceError(MotoError, ValueError):
   """Files cannot be read; the message names them and what was expected."""
 
 

@@ -1,0 +1,25 @@
+"""Command lines: `python -m moto_tf NAME`, or scripts/NAME.py of a checkout.
+
+Each module parses the arguments of one command and calls what does the work.
+"""
+
+import argparse
+
+COMMANDS = {
+  'collect': 'record demonstrations with scripted experts',
+  'dataset': 'look at episodes, import those of others, export them',
+  'train': 'offline pre-training, then online fine-tuning',
+  'evaluate': 'roll a trained policy out: success, return, video',
+  'diagnose': 'check critics, rewards and penalty of a trained agent',
+  'export': 'one small file per run, to be committed',
+  'plot': 'learning curves of many runs, and a table',
+  'benchmark': 'how fast this machine is',
+}
+
+
+def positive(text: str) -> int:
+  """Type of a command-line option that is 1 or more."""
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+  return value

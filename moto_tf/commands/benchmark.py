@@ -1,0 +1,106 @@
+"""Measures how fast moto_tf is on this machine.
+
+  python scripts/benchmark.py
+  python scripts/benchmark.py --configs metaworld small --parts peak step
+  python scripts/benchmark.py --out new.json --compare benchmark.json
+
+Without --configs two sizes are measured, the paper's (metaworld) and the one
+for two CPU cores (metaworld small). Any key of configs.yaml may be set too,
+such as --jit True; scripts/train.py --help lists them. Everything runs in
+fresh processes, one after the other: close other programs first. Progress goes
+to stderr, Markdown tables go to stdout.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import moto_tf
+from moto_tf import benchmark, config
+from moto_tf.benchmark import report, run
+from moto_tf.commands import positive
+from moto_tf.train import evaluation
+
+DEFAULT = (['metaworld'], ['metaworld', 'small'])
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs the command line; see the top of this file."""
+  parts = '\n'.join(f'  {k:<14}{v}' for k, v in benchmark.PARTS.items())
+  parser = argparse.ArgumentParser(
+    description=__doc__,
+    epilog=f'parts:\n{parts}',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--configs', nargs='+', metavar='NAME', help='presets of one composition')
+  add(
+    '--parts',
+    nargs='+',
+    metavar='PART',
+    default=benchmark.DEFAULT_PARTS,
+    help='what to measure (all but replay_large)',
+  )
+  add(
+    '--repeats',
+    type=positive,
+    default=10,
+    help='timed gradient steps (10)',
+  )
+  add(
+    '--out',
+    type=Path,
+    default=Path('benchmark.json'),
+    help='JSON file that is written, replacing an older one (benchmark.json)',
+  )
+  add('--compare', type=Path, metavar='FILE', help='an earlier --out; ratios')
+  args, rest = parser.parse_known_args(argv)
+  cases = [
+    make_case(names, rest, parser.prog)
+    for names in ([args.configs] if args.configs else DEFAULT)
+  ]
+  try:
+    with moto_tf.explain_errors():
+      measure(args, cases)
+  except KeyboardInterrupt:
+    sys.exit('\nStopped.')
+
+
+def make_case(names: list[str], rest: list[str], prog: str) -> run.Case:
+  """The configuration of presets and overrides as train.py would read it."""
+  made = config.parse(['--configs', *names, *rest], prog)
+  presets = config.make_config(*names).flat
+  overrides = {k: v for k, v in made.flat.items() if v != presets[k]}
+  # YAML files go by their names, since results hold no paths.
+  return run.Case(' '.join(Path(n).name for n in names), made, overrides)
+
+
+def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
+  """Measures, writes the JSON file and prints the tables."""
+  for part in args.parts:
+    if part not in benchmark.PARTS:
+      raise benchmark.BenchmarkError(
+        f'There is no part {part!r}; parts are {", ".join(benchmark.PARTS)}.'
+      )
+  old, out = None, args.out.expanduser()
+  if args.compare:
+    earlier = args.compare.expanduser()
+    old = report.load(earlier)
+    report.check_comparable(old, [case.name for case in cases])
+    if earlier.resolve() == out.resolve():
+      raise benchmark.BenchmarkError(
+        f'{out} holds the earlier results and would be replaced; name another '
+        'file with --out.'
+      )
+  # Written after each case, so that an interruption loses only the last.
+  for result in run.benchmark(cases, args.parts, args.repeats):
+    evaluation.write_json(out, result)
+  print(report.tables(result))
+  if old:
+    print('\n' + report.compare(old, result))
+  print(f'Numbers: {out}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,38 @@
+"""Draw learning curves of many runs, and write their numbers and a table.
+
+  python scripts/plot.py --indir runs --outdir figures --tasks 'door|drawer'
+
+Runs lie in <task>/<method>/<seed>, or are files of scripts/export.py. Every
+metric becomes a figure with a panel per task and a line per method: the mean
+over seeds.
+"""
+
+import argparse
+from pathlib import Path
+
+import moto_tf
+from moto_tf.results import plotting
+
+
+def main(argv: list[str] | None = None):
+  """Run the command line; see the top of this file."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  add = parser.add_argument
+  add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
+  add('--outdir', type=Path, required=True, help='where the results go')
+  metrics = ['eval/success', 'eval/return']
+  add('--metrics', nargs='+', default=metrics, help='keys of metrics.jsonl')
+  add('--tasks', default='', help='regular expression over the tasks')
+  add('--methods', default='', help='regular expression over the methods')
+  add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
+  add('--smooth', type=int, default=1, help='values averaged for the curves')
+  args = vars(parser.parse_args(argv))
+  with moto_tf.explain_errors():
+    for path in plotting.plot(args.pop('indir'), **args):
+      print(f'Wrote {path}.')
+
+
+if __name__ == '__main__':
+  main()
