@@ -13,8 +13,11 @@ import pytest
 
 import moto_tf
 from moto_tf import rules
+from moto_tf.agents import METHODS
+from moto_tf.agents.settings import MOTO_RULES, PENALTY_NAMES
 from moto_tf.commands.settings import parse
 from moto_tf.config import Config
+from moto_tf.files import FileError
 from moto_tf.presets import load_configs, make_config
 from moto_tf.rules import ConfigError
 
@@ -45,7 +48,7 @@ def test_defaults():
     'clip': 100.0,
     'wd': 1e-6,
   }
-  assert type(config.seed) is int and type(config.alpha) is float
+  assert type(config.seed) is int and type(config.moto.alpha) is float
   assert config.jit is False and type(config.model_opt.lr) is float
 
 
@@ -65,7 +68,7 @@ def test_every_default_has_a_comment():
 def test_every_number_has_a_rule():
   """A new number without a range would let impossible values through."""
   for key, value in load_configs().defaults.flat.items():
-    found = [x for x in rules.RULES if re.fullmatch(x, key)]
+    found = [x for x in {**rules.RULES, **MOTO_RULES} if re.fullmatch(x, key)]
     if isinstance(value, bool):
       assert not found, key
     elif isinstance(value, int | float | tuple):
@@ -83,7 +86,7 @@ def test_no_key_hides_a_method():
 def test_preset_is_valid(name):
   configs = load_configs()
   config = configs.make(name)
-  assert config != configs.defaults or name == 'metaworld'
+  assert config != configs.defaults or name in ('metaworld', 'moto')
   assert configs.comments[name]
 
 
@@ -91,8 +94,8 @@ def test_presets_compose():
   configs = load_configs()
   for first in PRESETS:
     for second in PRESETS:
-      if first in rules.METHODS and second not in rules.METHODS:
-        continue  # Methods come last, see test_methods_come_last.
+      if first in METHODS and first != second:
+        continue  # Methods come last and alone, see test_methods_come_last.
       config = configs.make(first, second)
       for key, value in configs.presets[second].items():
         if key in configs.defaults:
@@ -100,8 +103,27 @@ def test_presets_compose():
           assert config[key] == wanted, (first, second, key)
 
 
+def test_the_last_suite_counts_alone():
+  """No suite leaves settings behind; what else is named stays."""
+  for suite in ('metaworld', 'kitchen', 'kitchen_partial', 'gym'):
+    for other in ('metaworld', 'kitchen', 'gym'):
+      assert make_config(other, suite) == make_config(suite)
+  config = make_config('gym', 'small', 'metaworld')
+  assert config == make_config('small', 'metaworld')
+  assert config.rssm.deter == 256 and not config.pred_discount
+
+
+def test_what_is_special_to_short_runs_is_apart_from_size():
+  """Both together are the `small` that results before 0.2 were made with."""
+  small, both = make_config('small'), make_config('small', 'short')
+  changed = {k for k in both.flat if both[k] != small[k]}
+  rates = {f'{x}_opt.lr' for x in ('model', 'actor', 'critic')}
+  assert changed == {'replay.offline_share', *rates}
+  assert small.model_opt.lr == make_config().model_opt.lr
+
+
 def test_composition_order():
-  config = parse(['--seed', '7', '--configs', 'small', 'debug'])
+  config = parse(['--seed', '7', '--configs', 'small', 'short', 'debug'])
   assert (config.rssm.deter, config.seed) == (16, 7)
   assert config.actor.layers == (16,) and config.model_opt.lr == 3e-4
   config = parse(['--configs', 'debug', '--configs', 'small'])
@@ -113,8 +135,8 @@ def test_composition_order():
 
 
 def test_checks_wait_for_all_parts():
-  config = make_config({'replay.batch': 1}, {'start_states': 4})
-  assert config.start_states == 4
+  config = make_config({'replay.batch': 1}, {'moto.start_states': 4})
+  assert config.moto.start_states == 4
 
 
 def test_make_config_agrees_with_parse():
@@ -151,7 +173,7 @@ def test_nested_overrides():
     ('replay.offline_share', '-1', -1.0),
     ('replay.offline_share', '0.25', 0.25),
     ('model_opt.lr', '1e-4', 1e-4),
-    ('alpha', '3', 3.0),
+    ('moto.alpha', '3', 3.0),
     ('online_steps', '1e3', 1000),
     ('online_steps', '2000', 2000),
     ('jit', 'true', True),
@@ -172,8 +194,8 @@ def test_command_line_values(key, text, value):
 @pytest.mark.parametrize(
   'key,given,value',
   [
-    ('alpha', 2, 2.0),
-    ('alpha', np.float32(0.5), 0.5),
+    ('moto.alpha', 2, 2.0),
+    ('moto.alpha', np.float32(0.5), 0.5),
     ('online_steps', 1e3, 1000),
     ('online_steps', np.int64(5), 5),
     ('logdir', Path('/tmp/x'), '/tmp/x'),
@@ -192,10 +214,10 @@ def test_python_values(key, given, value):
     ('seed', True, 'whole number'),
     ('seed', 'one', 'whole number'),
     ('seed', 'inf', 'whole number'),
-    ('alpha', 'high', 'number'),
-    ('alpha', 'nan', 'number'),
-    ('alpha', [1.0], 'number'),
-    ('alpha', False, 'number'),
+    ('moto.alpha', 'high', 'number'),
+    ('moto.alpha', 'nan', 'number'),
+    ('moto.alpha', [1.0], 'number'),
+    ('moto.alpha', False, 'number'),
     ('jit', '1', 'true or false'),
     ('jit', 1, 'true or false'),
     ('task', 5, 'text'),
@@ -218,8 +240,7 @@ def test_wrong_types(key, value, expected):
   'key,value,advice',
   [
     ('precision', 'float16', 'one of auto, float32'),
-    ('behavior', 'sac', 'one of moto, dreamer'),
-    ('penalty', 'std', 'one of prob_distance'),
+    ('moto.penalty', 'std', 'one of prob_distance'),
     ('env_workers', 'thread', 'one of process, none'),
     ('rssm.norm', 'batch', 'one of none, layer'),
     ('critic.act', 'elo', 'one of elu'),
@@ -240,7 +261,7 @@ def test_wrong_types(key, value, expected):
     ('model_opt.lr', 0, 'above 0'),
     ('actor.layers', [], 'one or more whole numbers'),
     ('actor.layers', [64, 0], 'one or more whole numbers'),
-    ('start_states', -1, 'at least 0'),
+    ('moto.start_states', -1, 'at least 0'),
   ],
 )
 def test_impossible_values(key, value, advice):
@@ -255,10 +276,11 @@ def test_impossible_values(key, value, advice):
 
 def test_start_states_fit_the_batch():
   sizes = {'replay.batch': 2, 'replay.length': 5}
-  assert make_config(sizes, start_states=8).start_states == 8
-  assert make_config(sizes, start_states=0).start_states == 0
+  for count in (8, 0):
+    found = make_config(sizes, {'moto.start_states': count})
+    assert found.moto.start_states == count
   with pytest.raises(ConfigError, match=r'start_states: 9 .* = 8 trans'):
-    make_config(sizes, start_states=9)
+    make_config(sizes, {'moto.start_states': 9})
 
 
 @pytest.mark.parametrize(
@@ -388,7 +410,7 @@ def test_save_keeps_the_old_file(tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr('os.fsync', full)
-  with pytest.raises(ConfigError, match='cannot write .* No space left'):
+  with pytest.raises(FileError, match='Cannot write .* No space left'):
     make_config(seed=2).save(path)
   assert Config.load(path).seed == 1
   assert [x.name for x in tmp_path.iterdir()] == ['config.yaml']
@@ -503,22 +525,126 @@ def test_requirements_agree_with_the_package():
 
 
 def test_methods_come_last():
-  assert make_config('small', 'no_unc').alpha == 0
-  message = 'start_states.*undo dreamerv2; name dreamerv2 after small'
-  with pytest.raises(ConfigError, match=message):
-    make_config('dreamerv2', 'small')
+  assert make_config('small', 'no_unc').moto.alpha == 0
   with pytest.raises(ConfigError, match='rssm.ensemble.*undo dreamerv2'):
     make_config('metaworld', 'dreamerv2', 'debug')
   # Where they do not meet, the order does not matter.
   assert make_config('no_bc', 'small') == make_config('small', 'no_bc')
-  # An explicit override says what it wants.
-  assert make_config('no_unc', alpha=1.0).alpha == 1
+  assert make_config('dreamerv2', 'small') == make_config('small', 'dreamerv2')
 
 
-def test_dreamer_is_dreamer():
+def test_a_run_has_one_method():
+  for names in (('dreamerv2', 'no_unc'), ('no_bc', 'no_unc')):
+    message = f'{names[0]} and {names[1]} are methods'
+    with pytest.raises(ConfigError, match=message):
+      make_config('small', *names)
+  with pytest.raises(ConfigError, match='method: sac is not registered.*moto'):
+    make_config(method='sac')
+
+
+def test_methods_are_what_their_names_say():
   config = make_config('metaworld', 'small', 'dreamerv2')
-  assert (config.rssm.ensemble, config.start_states) == (1, 0)
+  assert (config.rssm.ensemble, config.method) == (1, 'dreamerv2')
   with pytest.raises(ConfigError, match='rssm.ensemble.*after the others'):
     make_config('dreamerv2', {'rssm.ensemble': 7})
   with pytest.raises(ConfigError, match='horizon'):
     make_config('dreamerv2', horizon=1)
+  with pytest.raises(ConfigError, match='moto.alpha: 1.0 is not MOTO without'):
+    make_config('no_unc', {'moto.alpha': 1})
+  with pytest.raises(ConfigError, match='moto.beta: 10.0 .*preset no_bc after'):
+    make_config(method='no_bc')
+
+
+def test_settings_without_effect_are_refused(tmp_path, capsys):
+  for method, key, value in (
+    ('dreamerv2', 'moto.alpha', '1'),
+    ('dreamerv2', 'bc_threshold', '3'),
+    ('no_unc', 'moto.penalty', 'logit_std'),
+    ('no_bc', 'bc_threshold', '3'),
+  ):
+    error = fails(capsys, '--configs', 'small', method, f'--{key}', value)
+    assert f'{key} has no effect on {method}' in error
+  # Presets serve several methods, and so do whole files of settings.
+  config = make_config('kitchen_partial', 'small', 'dreamerv2')
+  assert config.bc_threshold == 3
+  path = config.save(tmp_path / 'config.yaml')
+  assert parse(['--configs', str(path)]) == config
+  path.write_text('moto.alpha: 1.0\n')
+  error = fails(capsys, '--configs', str(path), 'dreamerv2')
+  assert f'{path}: moto.alpha has no effect on dreamerv2' in error
+
+
+def test_every_method_has_a_preset_and_a_label():
+  configs = load_configs()
+  for name, method in METHODS.items():
+    assert configs.presets[name]['method'] == name and method.label
+    config = configs.make(name)
+    assert {k: config[k] for k in method.fixed} == dict(method.fixed)
+
+
+def test_old_names(tmp_path, capsys):
+  """Files of older versions load; a command line says the new name."""
+  path = tmp_path / 'config.yaml'
+  for text, method in (
+    ('behavior: moto\nalpha: 10.0\nbeta: 10.0\n', 'moto'),
+    ('behavior: moto\nalpha: 0.0\nbeta: 10.0\n', 'no_unc'),
+    ('behavior: moto\nalpha: 10.0\nbeta: 0.0\n', 'no_bc'),
+    ('behavior: moto\nalpha: 0.0\nbeta: 0.0\n', 'no_bc_no_unc'),
+    (
+      'behavior: dreamer\nrssm.ensemble: 1\nstart_states: 0\nalpha: 10.0\n',
+      'dreamerv2',
+    ),
+  ):
+    path.write_text(text)
+    assert Config.load(path).method == method
+    assert Config.load(path) == make_config(method)
+  path.write_text('behavior: moto\nalpha: 3.0\nstart_states: 7\n')
+  config = Config.load(path)
+  assert (config.moto.alpha, config.moto.start_states) == (3, 7)
+  assert 'alpha is called moto.alpha now' in fails(capsys, '--alpha', '1')
+
+
+def test_print_config(tmp_path, capsys):
+  file = tmp_path / 'own.yaml'
+  file.write_text('replay.batch: 4\n')
+  words = ['--configs', 'small', 'short', str(file), '--seed', '3']
+  with pytest.raises(SystemExit) as exit:
+    parse([*words, '--print-config'])
+  assert exit.value.code == 0
+  out = capsys.readouterr().out
+  lines = dict(line.split(': ', 1) for line in out.splitlines())
+  config = parse(words)
+  assert list(lines) == list(config.flat)
+  assert lines['seed'] == '3  # given'
+  assert lines['rssm.deter'] == '256  # small'
+  assert lines['replay.offline_share'] == '0.5  # short'
+  assert lines['replay.batch'] == f'4  # {file}'
+  assert lines['rssm.ensemble'] == '7'
+  whole = tmp_path / 'whole.yaml'
+  whole.write_text(out)
+  assert Config.load(whole) == config
+
+
+def test_default_logdir_tells_runs_apart():
+  names = ('small', 'dreamerv2')
+  config = make_config(*names, task='metaworld_door-open', seed=3)
+  expected = Path('~/logdir/metaworld_door-open/dreamerv2/3').expanduser()
+  assert config.path('logdir') == expected
+  config = make_config({'moto.alpha': 1}, variant='alpha_1')
+  assert config.path('logdir').parts[-2:] == ('alpha_1', '0')
+  with pytest.raises(ConfigError, match='logdir.*braces.*task, method, seed'):
+    make_config(logdir='~/{name}/0')
+
+
+def test_sources_are_kept():
+  config = make_config('small', {'moto.alpha': 1}).update(seed=2)
+  assert config.sources['rssm.deter'] == 'small'
+  assert config.sources['moto.alpha'] == config.sources['seed'] == ''
+  assert 'horizon' not in make_config().sources
+  assert pickle.loads(pickle.dumps(config)).sources == config.sources
+
+
+def test_penalties_are_the_choices():
+  from moto_tf.agents.penalties import PENALTIES
+
+  assert set(PENALTIES) == set(PENALTY_NAMES)

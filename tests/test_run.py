@@ -19,8 +19,9 @@ from moto_tf.policy import load_policy
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
 from moto_tf.train import run as module
-from moto_tf.train.algorithm import train
+from moto_tf.train.algorithm import algorithm_1 as train
 from moto_tf.train.checkpoint import CheckpointError, Checkpoints
+from moto_tf.train.session import Stopped
 
 REPO = Path(__file__).parents[1]
 
@@ -277,7 +278,7 @@ def test_a_signal_before_the_first_step_saves(tmp_path):
   logdir = tmp_path / 'moto' / '0'
   with make_run(tiny(logdir)) as run:
     signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(SystemExit):
+    with pytest.raises(Stopped):
       run.prefill()
   assert (logdir / 'checkpoints' / 'ckpt-00000000.npz').exists()
 
@@ -294,7 +295,7 @@ def test_a_signal_between_row_and_checkpoint(finished, tmp_path):
         signal.raise_signal(signal.SIGTERM)
 
     run.logger.write = interrupted
-    with pytest.raises(SystemExit):
+    with pytest.raises(Stopped):
       train(run)
   assert [row['gradient_step'] for row in rows(logdir)] == [1, 2, 3]
   with make_run(tiny(logdir)) as run:

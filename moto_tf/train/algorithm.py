@@ -7,11 +7,26 @@ from moto_tf.config import Config
 from moto_tf.train.run import Run
 
 
-def train(config: Config, make_env: Callable | None = None) -> Path:
-  """Offline pre-training, then online fine-tuning (Algorithm 1).
+def algorithm_1(run: Run) -> None:
+  """Offline pre-training, then online fine-tuning.
 
-  A log directory that holds a part of the run is continued: steps and episodes
-  that are done are skipped.
+  What a run that is continued has done already is skipped.
+  """
+  run.prefill()
+  # Offline pre-training (lines 1 to 8).
+  for _ in run.offline_steps():
+    batch = run.sample()
+    run.update(batch)
+  # Online fine-tuning (lines 9 to 20).
+  for episode in run.online_episodes():
+    run.collect_episode(episode)
+    for _ in run.updates(episode):
+      batch = run.sample()
+      run.update(batch)
+
+
+def train(config: Config, make_env: Callable | None = None) -> Path:
+  """Trains in `config.logdir`, continuing what it holds.
 
   Args:
     config: the configuration.
@@ -26,15 +41,5 @@ def train(config: Config, make_env: Callable | None = None) -> Path:
     TrainingError: a loss is not finite; a finite checkpoint is saved.
   """
   with Run(config, make_env) as run:
-    run.prefill()
-    # Offline pre-training (lines 1 to 8).
-    for _ in run.offline_steps():
-      batch = run.sample()
-      run.update(batch)
-    # Online fine-tuning (lines 9 to 20).
-    for episode in run.online_episodes():
-      run.collect_episode(episode)
-      for _ in run.updates(episode):
-        batch = run.sample()
-        run.update(batch)
+    algorithm_1(run)
   return run.logdir
