@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf.config import Config, flatten
-from moto_tf.data.episodes import write_atomic
 from moto_tf.errors import MotoError
+from moto_tf.files import write_atomic
 from moto_tf.results import curves
 from moto_tf.train import evaluation, logger, machine
 

@@ -236,7 +236,7 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
 
 def write_json(path: Path, values: dict | list) -> Path:
   """Writes JSON, whole or not at all."""
-  from moto_tf.data.episodes import write_atomic
+  from moto_tf.files import write_atomic
 
   path.parent.mkdir(parents=True, exist_ok=True)
   write_atomic(path, (json.dumps(values, indent=2) + '\n').encode())

@@ -10,8 +10,11 @@ import pytest
 from env_helpers import rollout, same, settings
 
 from moto_tf.envs import EnvError, make_env
-from moto_tf.envs.kitchen import env as kitchen
-from moto_tf.envs.kitchen import expert as kitchen_expert
+from moto_tf.envs.kitchen import tasks as kitchen
+from moto_tf.envs.kitchen.arm import REST_JOINTS
+from moto_tf.envs.kitchen.demonstrations import JITTER, draw_order
+from moto_tf.envs.kitchen.env import Painter, make_simulation
+from moto_tf.envs.kitchen.expert import Expert
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 9)).astype(np.float32)
 HOME = {'action_repeat': 1, 'time_limit': 280}
@@ -121,8 +124,8 @@ def test_reward_is_the_number_of_targets_in_place(make, task):
 def test_images_come_from_positions_alone(make):
   """Of the live run, and of another simulation that sees only positions."""
   episode = rollout(make(image=True), 0, ACTIONS)
-  model = kitchen.make_simulation(kitchen.TASKS['mixed']).model
-  painter = kitchen.Painter(model, 64, 'default', True)
+  model = make_simulation(kitchen.TASKS['mixed']).model
+  painter = Painter(model, 64, 'default', True)
   for i in reversed(range(13)):
     image = painter(episode['qpos'][i])
     np.testing.assert_array_equal(image, episode['image'][i])
@@ -153,8 +156,8 @@ def test_names():
 def test_missing_package_is_named():
   code = (
     'import sys, types; sys.modules["gymnasium_robotics"] = None\n'
-    'from moto_tf.envs import kitchen\n'
-    'kitchen.make_simulation(kitchen.TASKS["mixed"])'
+    'from moto_tf.envs.kitchen.env import make_simulation\n'
+    'make_simulation(())'
   )
   root = Path(__file__).parents[2]
   command = [sys.executable, '-c', code]
@@ -190,7 +193,7 @@ def test_demonstrations_by_task():
   for name, targets in kitchen.TASKS.items():
     made = make_demonstrator(f'kitchen_{name}')
     kept[name] = (made.keep(wins), made.keep(fails))
-    orders = [kitchen.draw_order(name, seed) for seed in range(200)]
+    orders = [draw_order(name, seed) for seed in range(200)]
     assert all(len(set(order)) == 4 for order in orders)
     full = sum(set(order) == set(targets) for order in orders)
     assert (full == 200) if name == 'complete' else (full < 20)
@@ -199,7 +202,7 @@ def test_demonstrations_by_task():
     assert used == set(targets if name == 'complete' else kitchen.GOALS)
     assert len(set(orders)) > 20
     qpos = np.zeros(30, np.float32)
-    qpos[:7] = kitchen_expert.REST_JOINTS
+    qpos[:7] = REST_JOINTS
     qpos = {'qpos': qpos}
     first, again = (made.policy(0)(qpos) for _ in range(2))
     others = [made.policy(seed)(qpos) for seed in range(1, 6)]
@@ -208,9 +211,9 @@ def test_demonstrations_by_task():
     assert not all(np.array_equal(first, other) for other in others)
     # With an order, nothing else happens, and every episode counts.
     made = make_demonstrator(f'kitchen_{name}', 'kettle, microwave')
-    ordered = kitchen_expert.Expert(
-      kitchen.make_simulation(targets).model,
-      ('kettle', 'microwave'), 4, kitchen.JITTER,
+    ordered = Expert(
+      make_simulation(targets).model,
+      ('kettle', 'microwave'), 4, JITTER,
     )  # fmt: skip
     np.testing.assert_array_equal(made.policy(4)(qpos), ordered(qpos['qpos']))
     assert made.keep(wins) and made.keep(fails)
@@ -229,11 +232,14 @@ def test_demonstrations_by_task():
   }
 
 
-def test_parity_script_says_what_it_needs():
+def test_parity_says_what_it_needs():
   """d4rl cannot live in this environment."""
-  script = Path(__file__).parents[2] / 'scripts' / 'd4rl_parity.py'
   done = subprocess.run(
-    [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    [sys.executable, '-m', 'moto_tf.envs.kitchen.parity'],
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=120,
   )
   assert done.returncode == 1
   assert 'd4rl cannot be imported' in done.stderr
