@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from moto_tf import config, images
+import moto_tf
+from moto_tf import images
 from moto_tf.commands import collect
 from moto_tf.commands import dataset as dataset_script
 from moto_tf.data import episodes, inspect, record, store
@@ -394,7 +395,7 @@ def test_scripts_record_the_same_with_any_number_of_workers(tmp_path, capsys):
   assert (loaded[0]['state'][0] != loaded[1]['state'][0]).any()
   stored = json.loads((tmp_path / '1' / 'dataset.json').read_text())
   assert stored['env']['image_size'] == 16 and stored['seed'] == 5
-  assert stored['env']['camera'] == config.make_config().env.camera
+  assert stored['env']['camera'] == moto_tf.make_config().env.camera
   with pytest.raises(SystemExit, match='env.image_size 16 there, 64 now'):
     collect.main([*options[:-4], '--outdir', str(tmp_path / '1')])
   dataset_script.main(['info', str(tmp_path / '1')])

@@ -18,7 +18,8 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf import config, envs, registry
+from moto_tf import envs, presets, registry
+from moto_tf.commands import add_plugins, settings
 from moto_tf.data import inspect, record
 
 
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None):
   add('--all_outcomes', action='store_true', help='keep failures too')
   add('--order', default='', help='parts of the task, as in kettle,microwave')
   add('--workers', type=int, default=2, help='processes (2)')
-  add('--plugins', default='', help='files or modules of your own suites')
+  add_plugins(parser)
   args, rest = parser.parse_known_args(argv)
   for flag in rest:
     if flag.startswith('--') and not flag.startswith(('--env.', '--configs')):
@@ -61,14 +62,14 @@ def collect(args: argparse.Namespace, rest: list[str], prog: str) -> dict:
     head = task.removesuffix('all')
     names = registry.resolve(suite.all_tasks)
     tasks = {f'{head}{name}': args.outdir / name for name in names}
-  settings = config.parse([*preset(task), *rest], prog)
+  config = settings.parse([*preset(task), *rest], prog)
   infos = {}
   for task, directory in tasks.items():
     noise = args.noise
     if noise is None:
       noise = envs.make_demonstrator(task).noise
     recording = record.Recording(
-      task, settings.env, args.seed, noise, args.all_outcomes, args.order
+      task, config.env, args.seed, noise, args.all_outcomes, args.order
     )
     infos[task] = record.collect(
       recording, directory, args.episodes, args.workers
@@ -79,7 +80,7 @@ def collect(args: argparse.Namespace, rest: list[str], prog: str) -> dict:
 def preset(task: str) -> list[str]:
   """Arguments that take the preset of a task's suite, if there is one."""
   name = task.partition('_')[0]
-  return ['--configs', name] if name in config.load_configs().presets else []
+  return ['--configs', name] if name in presets.load_configs().presets else []
 
 
 if __name__ == '__main__':

@@ -19,8 +19,8 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf import config, envs, registry
-from moto_tf.commands import positive
+from moto_tf import envs, registry
+from moto_tf.commands import add_plugins, positive, settings
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
 
@@ -61,9 +61,7 @@ def main(argv: list[str] | None = None):
     '--id', required=True, help='of the dataset, such as drawer/scripted-v0'
   )
   for command in (info, video, take, export):
-    command.add_argument(
-      '--plugins', default='', help='files or modules of your own code'
-    )
+    add_plugins(command)
   args, rest = parser.parse_known_args(argv)
   for flag in rest:
     if args.command != 'import' or (
@@ -102,9 +100,9 @@ def show(directory: pathlib.Path, task: str):
 def take_over(args: argparse.Namespace, rest: list[str], prog: str):
   """Import a dataset and print its numbers."""
   task = importers.full_task(args.format, args.task)
-  settings = config.parse([*preset(task), *rest], prog)
+  config = settings.parse([*preset(task), *rest], prog)
   made = importers.Import(
-    args.format, args.source, task, settings.env, args.relabel
+    args.format, args.source, task, config.env, args.relabel
   )
   info = importers.import_dataset(made, args.directory, args.workers)
   print('\n' + inspect.compare({task: info}))

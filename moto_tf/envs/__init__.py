@@ -9,7 +9,7 @@ offers is in `moto_tf.envs.base`. A suite is one file with a function
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moto_tf.envs.base import (
@@ -35,6 +35,7 @@ __all__ = [
   'make_demonstrator',
   'make_env',
   'register_suite',
+  'rewards_are_successes',
   'suite_of',
 ]
 
@@ -55,6 +56,8 @@ class Suite:
       `dataset info` collects; {} where it lacks what is measured.
     compare: from {task: data.inspect.Info} to a text that shows the numbers of
       datasets, beside those of a paper for example.
+    preset: settings of the preset of the suite's name, by dotted key; with
+      `task`. Suites of configs.yaml have theirs there.
     formats: a dict of the Formats of public data that come with the suite,
       see `moto_tf.data.importers`.
   """
@@ -65,6 +68,7 @@ class Suite:
   all_tasks: str | tuple[str, ...] = ()
   measure: str | Callable | None = None
   compare: str | Callable | None = None
+  preset: Mapping[str, Any] | None = None
   formats: str | None = None
 
 
@@ -102,12 +106,14 @@ def register_suite(
   all_tasks: tuple[str, ...] = (),
   measure: str | Callable | None = None,
   compare: str | Callable | None = None,
+  preset: Mapping[str, Any] | None = None,
 ) -> Suite:
   """Adds a suite of one's own; its tasks are then '<name>_<task>'.
 
   Args:
     name: lower-case letters and digits.
-    make, demonstrator, binary_reward, all_tasks, measure, compare: see `Suite`.
+    make, demonstrator, binary_reward, all_tasks, measure, compare, preset: see
+      `Suite`.
 
   Raises:
     RegistryError: the name is taken, or is none.
@@ -118,7 +124,13 @@ def register_suite(
       'since a task is <suite>_<name>.'
     )
   suite = Suite(
-    make, demonstrator, binary_reward, tuple(all_tasks), measure, compare
+    make,
+    demonstrator,
+    binary_reward,
+    tuple(all_tasks),
+    measure,
+    compare,
+    preset,
   )
   return SUITES.register(name, suite)
 
@@ -194,6 +206,12 @@ def suite_of(task: str) -> Suite | None:
   """Entry of the suite of a task, None if no such suite is registered."""
   suite = task.partition('_')[0]
   return SUITES[suite] if suite in SUITES else None
+
+
+def rewards_are_successes(task: str) -> bool:
+  """Whether a reward above 0.5 means success in a task's suite."""
+  suite = suite_of(task)
+  return bool(suite and suite.binary_reward)
 
 
 def full_task(task: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from env_helpers import settings
 from kitchen_files import write_d4rl, write_d5rl, write_minari, write_mjl
 
-from moto_tf import config
+import moto_tf
 from moto_tf.commands import dataset as script
 from moto_tf.data import episodes, importers, inspect, store
 from moto_tf.data.formats import SourceError
@@ -18,8 +18,8 @@ from moto_tf.envs.kitchen.env import Painter, make_simulation
 from moto_tf.envs.kitchen.formats import FORMATS
 from moto_tf.envs.kitchen.sources import d4rl, d5rl, minari, rpl
 
-ENV = config.make_config('kitchen').env
-SHADOWS = config.make_config('kitchen', **{'env.fast_render': False}).env
+ENV = moto_tf.make_config('kitchen').env
+SHADOWS = moto_tf.make_config('kitchen', **{'env.fast_render': False}).env
 
 
 @pytest.fixture(scope='module')
@@ -359,7 +359,7 @@ def test_script(live, tmp_path, capsys):
 
 
 def test_without_images(live, tmp_path):
-  env = config.make_config('kitchen', **{'env.image': False}).env
+  env = moto_tf.make_config('kitchen', **{'env.image': False}).env
   path = write_minari(tmp_path / 'a', live)
   made = importers.Import('minari', path, 'kitchen_mixed', env)
   info = importers.import_dataset(made, tmp_path / 'out')
@@ -373,7 +373,7 @@ def test_without_images(live, tmp_path):
 
 
 def test_second_image(live, tmp_path):
-  env = config.make_config('kitchen', **{'env.extra_size': 32}).env
+  env = moto_tf.make_config('kitchen', **{'env.extra_size': 32}).env
   path = write_d4rl(tmp_path / 'a.hdf5', live[:1])
   made = importers.Import('d4rl', path, 'kitchen_mixed', env)
   importers.import_dataset(made, tmp_path / 'out')
