@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from env_helpers import rollout, same, settings
 
+from moto_tf.data import episodes, inspect
 from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import tasks as kitchen
 from moto_tf.envs.kitchen.arm import REST_JOINTS
@@ -244,3 +245,40 @@ def test_parity_says_what_it_needs():
   assert done.returncode == 1
   assert 'd4rl cannot be imported' in done.stderr
   assert 'requirements-d4rl.txt' in done.stderr
+
+
+def test_kitchen_table(tmp_path):
+  """Which objects were in place, from positions alone; the first is not."""
+  for index, plan in enumerate(({2: 'kettle', 4: 'top burner'}, {3: 'kettle'})):
+    qpos = np.zeros((7, 30), np.float32)
+    for when, name in plan.items():
+      where, goal = kitchen.GOALS[name]
+      qpos[when:, list(where)] = goal
+    where, goal = kitchen.GOALS['slide cabinet']
+    qpos[0, list(where)] = goal
+    records = np.arange(7)
+    episode = {
+      'qpos': qpos,
+      'action': np.zeros((7, 9)),
+      'reward': np.zeros(7),
+      'is_first': records == 0,
+      'is_last': records == 6,
+      'is_terminal': np.zeros(7, bool),
+      'success': np.zeros(7, bool),
+    }
+    episodes.save_episode(tmp_path, f'{index:06d}', episode)
+  info = inspect.inspect(tmp_path)
+  assert info.measures == {}
+  record = {'task': 'kitchen_mixed', 'order': 'kettle,top burner'}
+  (tmp_path / 'dataset.json').write_text(json.dumps(record))
+  info = inspect.inspect(tmp_path)
+  assert info.measures['placed'].sum(1).tolist() == [2, 1]
+  assert info.measures['object_steps'].tolist() == [5 + 3, 4]
+  text = ' '.join(inspect.compare({'kitchen_mixed': info}).split())
+  for part in (
+    'episodes 2 563', 'transitions 12 128569', 'objects per episode 1.50 3.98',
+    'mean return, targets 0.00 261.12', 'mean return, all objects 6.00',
+    'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
+    'top burner 0.500', 'slide cabinet 0.000',
+  ):  # fmt: skip
+    assert part in text
