@@ -93,7 +93,7 @@ def show(directory: pathlib.Path, task: str):
   print(inspect.describe(info))
   task = task or info.task
   suite = envs.suite_of(envs.full_task(task)) if task else None
-  if suite and suite.compare:
+  if suite and suite.compare and len(info.lengths):
     print('\n' + inspect.compare({envs.full_task(task): info}))
 
 

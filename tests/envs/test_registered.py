@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -259,6 +260,20 @@ def test_registry_of_suites(registered):
     make_env('atari_pong', settings())
   with pytest.raises(EnvError, match='no scripted expert for toy_a'):
     make_demonstrator('toy_a')
+
+
+def test_registries_are_light():
+  """They know names and functions without importing a simulator."""
+  code = (
+    'import sys; from moto_tf.data import importers; '
+    'from moto_tf.commands import collect, dataset; '
+    'assert list(importers.FORMATS) and list(importers.envs.SUITES); '
+    'heavy = ("tensorflow", "mujoco", "metaworld", "matplotlib", "h5py"); '
+    'print([name for name in heavy if name in sys.modules])'
+  )
+  command = [sys.executable, '-c', code]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert done.stdout == '[]\n'
 
 
 def blocks(page, language):
