@@ -16,7 +16,8 @@ from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import tasks as kitchen
 from moto_tf.envs.kitchen.env import Painter, make_simulation
 from moto_tf.envs.kitchen.formats import FORMATS
-from moto_tf.envs.kitchen.sources import d4rl, d5rl, minari, rpl
+from moto_tf.envs.kitchen.playback import Playback
+from moto_tf.envs.kitchen.sources import Trajectory, d4rl, d5rl, minari, rpl
 
 ENV = moto_tf.make_config('kitchen').env
 SHADOWS = moto_tf.make_config('kitchen', **{'env.fast_render': False}).env
@@ -384,3 +385,33 @@ def test_second_image(live, tmp_path):
   made = importers.Import('d5rl', tmp_path / 'a.npz', 'kitchen_mixed', env)
   with pytest.raises(SourceError, match='--env.extra_size 0'):
     importers.import_dataset(made, tmp_path / 'no')
+
+
+@pytest.mark.parametrize('stored', ['positions', 'objects', 'sum'])
+def test_what_is_in_place_at_the_reset_is_no_achievement(stored):
+  """The microwave is in place at the first record only, the rest later."""
+  later = np.float32([0, 1, 1])
+  rewards = {x: later for x in kitchen.TASKS['mixed']}
+  rewards['microwave'] = np.float32([1, 0, 0])
+  action = np.zeros((2, 9), np.float32)
+  made = {'action': action, 'rewards': rewards}
+  if stored == 'sum':
+    made = {'action': action, 'reward': np.float32([4, 3, 3])}
+  if stored == 'positions':
+    qpos = np.zeros((3, 30), np.float32)
+    for name, placed in rewards.items():
+      index, goal = kitchen.GOALS[name]
+      qpos[:, list(index)] = placed[:, None] * np.array(goal)
+    made = {'action': action, 'qpos': qpos}
+
+  class Source:
+    names = ('only',)
+
+    def read(self, index):
+      return Trajectory(**made)
+
+  env = moto_tf.make_config('kitchen', {'env.image': False}).env
+  reader = Playback(Source(), 'path', 'kitchen_mixed', env, False)
+  episode = reader.read(0)
+  assert episode['reward'].tolist() == [0, 3, 3]
+  assert not episode['success'].any()
