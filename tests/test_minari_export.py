@@ -10,6 +10,7 @@ from PIL import Image
 
 from moto_tf.commands import dataset as script
 from moto_tf.data import episodes, minari_export
+from moto_tf.files import FileError
 
 
 def make(length, seed, size=40):
@@ -93,6 +94,15 @@ def test_refusals(demos, tmp_path, monkeypatch):
   with monkeypatch.context() as context:
     context.setattr(minari_export, '_write_episode', lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
+      export()
+  assert not list(root.iterdir())
+
+  def full(*_):
+    raise OSError(28, 'No space left on device')
+
+  with monkeypatch.context() as context:
+    context.setattr(minari_export, '_write_episode', full)
+    with pytest.raises(FileError, match='a-v0: No space left'):
       export()
   assert not list(root.iterdir())
   export()

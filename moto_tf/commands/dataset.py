@@ -4,15 +4,14 @@
   python scripts/dataset.py video demos/drawer-open --out drawer.gif
   python scripts/dataset.py import --format d4rl kitchen.hdf5 demos/mixed \
     --task kitchen_mixed
-  python scripts/dataset.py export demos/mixed ~/minari --id kitchen/mixed-v0
+  python scripts/dataset.py export demos/mixed ~/minari --id drawer/scripted-v0
 
 `info` counts episodes, names damaged files and compares with the paper's data.
 `video` writes a GIF, or for a name in .png a contact sheet whose rows are
-episodes and whose columns are times. `import` reads kitchen data of Minari,
-D4RL, relay policy learning (rpl) or D5RL, renders its images again and computes
-its rewards for a task; it goes on where it was interrupted. Its further options
-are the env.* settings of configs.yaml; train with the same ones. `export`
-writes a Minari dataset.
+episodes and whose columns are times. `import` turns the files of others into
+episodes of a task, in one of the formats below or of your own code; it goes on
+where it was interrupted. Its further options are the env.* settings of
+configs.yaml; train with the same ones. `export` writes a Minari dataset.
 """
 
 import argparse
@@ -20,10 +19,10 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf.commands import positive
-from moto_tf.commands import settings as config
-from moto_tf.data import inspect, minari_export
-from moto_tf.envs.kitchen import playback, sources
+from moto_tf import envs, registry
+from moto_tf.commands import add_plugins, positive, settings
+from moto_tf.commands.collect import preset
+from moto_tf.data import importers, inspect
 
 
 def main(argv: list[str] | None = None):
@@ -46,19 +45,23 @@ def main(argv: list[str] | None = None):
   video.add_argument(
     '--key', default='', help='image observation (default: the first)'
   )
-  add = commands.add_parser(
-    'import', help='kitchen data of others'
-  ).add_argument
+  formats = ', '.join(importers.FORMATS)
+  take = commands.add_parser('import', help=f'data of others: {formats}')
+  add = take.add_argument
   add('source', type=pathlib.Path, help='file or folder')
   add('directory', type=pathlib.Path, help='of the episodes to write')
-  add('--format', choices=sources.FORMATS, required=True)
-  add('--task', required=True, help='kitchen_mixed, _partial or _complete')
+  add('--format', required=True, help=f'{formats}, or of --plugins')
+  add('--task', required=True, help='<suite>_<name>, or a name')
   add('--relabel', action='store_true', help='stored rewards may be of others')
   add('--workers', type=positive, default=2, help='processes (2)')
-  add = commands.add_parser('export', help='a Minari dataset').add_argument
-  add('directory', type=pathlib.Path)
-  add('root', type=pathlib.Path, help='folder of Minari datasets')
-  add('--id', required=True, help='of the dataset, such as kitchen/mixed-v0')
+  export = commands.add_parser('export', help='a Minari dataset')
+  export.add_argument('directory', type=pathlib.Path)
+  export.add_argument('root', type=pathlib.Path, help='of Minari datasets')
+  export.add_argument(
+    '--id', required=True, help='of the dataset, such as drawer/scripted-v0'
+  )
+  for command in (info, video, take, export):
+    add_plugins(command)
   args, rest = parser.parse_known_args(argv)
   for flag in rest:
     if args.command != 'import' or (
@@ -67,21 +70,17 @@ def main(argv: list[str] | None = None):
       parser.error(f'unknown option {flag}.')
   try:
     with moto_tf.explain_errors():
+      registry.load_plugins(args.plugins)
       if args.command == 'info':
         show(args.directory, args.task)
       elif args.command == 'video':
         inspect.render(args.directory, args.out, args.episodes, args.key)
         print(f'Wrote {args.out}.')
       elif args.command == 'import':
-        settings = config.parse(['--configs', 'kitchen', *rest], parser.prog)
-        task = f'kitchen_{args.task.removeprefix("kitchen_")}'
-        recipe = playback.Recipe(
-          args.format, args.source, task, settings.env, args.relabel
-        )
-        done = playback.import_dataset(recipe, args.directory, args.workers)
-        print(f'\n{inspect.compare_kitchen(done)}')
-        print(f'Rewards: {equal_rewards(done)}.')
+        take_over(args, rest, parser.prog)
       else:
+        from moto_tf.data import minari_export
+
         path = minari_export.export(args.directory, args.root, args.id)
         print(f'Wrote {path}.')
   except KeyboardInterrupt:
@@ -92,20 +91,23 @@ def show(directory: pathlib.Path, task: str):
   """Print the numbers of a directory, and the paper's where it has some."""
   info = inspect.inspect(directory)
   print(inspect.describe(info))
-  task = inspect.short_task(task or info.task)
-  if task in inspect.PAPER:
-    print('\n' + inspect.compare({task: info}))
-  elif len(info.placed):
-    print('\n' + inspect.compare_kitchen(info))
+  task = task or info.task
+  suite = envs.suite_of(envs.full_task(task)) if task else None
+  if suite and suite.compare and len(info.lengths):
+    print('\n' + inspect.compare({envs.full_task(task): info}))
 
 
-def equal_rewards(info: inspect.Info) -> str:
-  """What the comparison of stored and computed rewards gave."""
-  shares = info.record['equal_rewards']
-  if not shares:
-    return 'there are none that could be compared'
-  parts = [f'kitchen_{task} {100 * x:.2f} %' for task, x in shares.items()]
-  return f'stored ones equal the computed ones in {", ".join(parts)}'
+def take_over(args: argparse.Namespace, rest: list[str], prog: str):
+  """Import a dataset and print its numbers."""
+  task = importers.full_task(args.format, args.task)
+  config = settings.parse([*preset(task), *rest], prog)
+  made = importers.Import(
+    args.format, args.source, task, config.env, args.relabel
+  )
+  info = importers.import_dataset(made, args.directory, args.workers)
+  print('\n' + inspect.compare({task: info}))
+  if report := importers.FORMATS[args.format].report:
+    print(registry.resolve(report)(info))
 
 
 if __name__ == '__main__':

@@ -11,13 +11,13 @@ Images are uint8, flags bool, everything else float32.
 import contextlib
 import functools
 import io
-import os
 import pathlib
 import zipfile
 import zlib
 
 import numpy as np
 
+from moto_tf import files
 from moto_tf.errors import MotoError
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
@@ -45,7 +45,7 @@ def save_episode(
   """Write an episode to '<directory>/<name>-<transitions>.npz', atomically.
 
   The file appears whole or not at all. Returns its path. Raises EpisodeError
-  for an invalid episode or when the file cannot be written.
+  for an invalid episode, FileError when the file cannot be written.
   """
   directory = pathlib.Path(directory)
   if not name or name.startswith('.') or pathlib.Path(name).name != name:
@@ -59,31 +59,7 @@ def save_episode(
   path = directory / f'{name}-{records - 1}.npz'
   stream = io.BytesIO()
   np.savez_compressed(stream, **arrays)
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, stream.getvalue())
-  except OSError as error:
-    raise EpisodeError(f'{path}: cannot be written: {error}') from error
-  return path
-
-
-def write_atomic(path: pathlib.Path, data: bytes):
-  """Write a file that appears whole or not at all, even on a power failure."""
-  path = pathlib.Path(path)
-  partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
-  try:
-    with open(partial, 'wb') as stream:
-      stream.write(data)
-      stream.flush()
-      os.fsync(stream.fileno())
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
-  handle = os.open(path.parent, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)
+  return files.write_atomic(path, stream.getvalue())
 
 
 def load_episode(

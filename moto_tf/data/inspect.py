@@ -7,28 +7,9 @@ import pathlib
 
 import numpy as np
 
-from moto_tf import images
-from moto_tf.data import episodes
-from moto_tf.envs.kitchen import env as kitchen
-
-# Average return and success rate of the paper's demonstrations, its Table 1.
-PAPER = {
-  'assembly': (36.0, 1.0),
-  'bin-picking': (20.9, 1.0),
-  'box-close': (25.3, 1.0),
-  'coffee-push': (36.2, 1.0),
-  'disassemble': (31.556, 1.0),
-  'door-open': (15.2, 1.0),
-  'drawer-open': (48.0, 1.0),
-  'hammer': (63.333, 1.0),
-  'plate-slide': (71.1, 1.0),
-  'window-open': (60.5, 1.0),
-}
-
-# Of the paper's kitchen data, C.2: episodes, transitions, mean return, objects
-# per episode.
-PAPER_KITCHEN = (563, 128_569, 261.12, 3.98)
-OBJECTS = ('placed', 'object_steps')
+from moto_tf import envs, files, images
+from moto_tf.data import episodes, tables
+from moto_tf.registry import resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +17,10 @@ class Info:
   """Numbers of the intact episodes of a directory, and its damaged files.
 
   lengths, returns, successes and first (the record of the first success, nan
-  without one) have one entry per episode; keys maps names to (shape per record,
-  dtype); damage maps file names to what is wrong; record is the content of
-  dataset.json, empty without one. In the kitchen, placed tells per episode
-  which of all seven objects were ever in place, in the order of kitchen.GOALS,
-  and object_steps sums over its steps how many were; both are empty elsewhere.
+  without one) have one entry per episode, and so have measures, more numbers
+  and arrays by name that the suite defines; keys maps names to (shape per
+  record, dtype); damage maps file names to what is wrong; record is the content
+  of dataset.json, empty without one.
   """
 
   directory: pathlib.Path
@@ -48,8 +28,7 @@ class Info:
   returns: np.ndarray
   successes: np.ndarray
   first: np.ndarray
-  placed: np.ndarray
-  object_steps: np.ndarray
+  measures: dict
   keys: dict
   damage: dict
   record: dict
@@ -57,18 +36,13 @@ class Info:
 
   @property
   def task(self) -> str:
-    """Task by dataset.json without its suite, or ''."""
-    return short_task(self.record.get('task', ''))
+    """Task by dataset.json, or ''."""
+    return self.record.get('task', '')
 
   @property
   def tries(self) -> int:
     """Attempts that the recording took, as far as dataset.json knows."""
     return len(self.lengths) + len(self.record.get('dropped', ()))
-
-
-def short_task(task: str) -> str:
-  """Name of a Meta-World task as in the paper: no suite and no version."""
-  return task.removeprefix('metaworld_').removesuffix('-v3').removesuffix('-v2')
 
 
 def read_record(directory: pathlib.Path) -> dict:
@@ -108,6 +82,8 @@ def inspect(directory: pathlib.Path) -> Info:
   """
   directory = pathlib.Path(directory)
   record = read_record(directory)
+  suite = envs.suite_of(record.get('task', ''))
+  measure = resolve(suite.measure) if suite and suite.measure else None
   rows, damage, size = {}, {}, 0
   for path in episodes.find_episodes(directory):
     size += path.stat().st_size
@@ -116,24 +92,29 @@ def inspect(directory: pathlib.Path) -> Info:
     except episodes.EpisodeError as error:
       damage[path.name] = str(error).removeprefix(f'{path}: ')
       continue
-    rows[path.name] = _row(episode, record.get('task', ''))
+    rows[path.name] = _row(episode)
+    if measure:
+      rows[path.name]['measures'] = measure(episode)
   signatures = collections.Counter(row['keys'] for row in rows.values())
   common = signatures.most_common(1)[0][0] if signatures else ()
   for name in [name for name, row in rows.items() if row['keys'] != common]:
     damage[name] = _difference(rows.pop(name)['keys'], common)
   columns = {
     key: np.array([row[key] for row in rows.values()])
-    for key in ('length', 'return', 'success', 'first', *OBJECTS)
-    if all(key in row for row in rows.values())
+    for key in ('length', 'return', 'success', 'first')
   }
+  measured = [row.get('measures', {}) for row in rows.values()]
   return Info(
     directory=directory,
     lengths=columns['length'].astype(int),
     returns=columns['return'],
     successes=columns['success'].astype(bool),
     first=columns['first'],
-    placed=columns.get('placed', np.zeros((0, len(kitchen.GOALS)), bool)),
-    object_steps=columns.get('object_steps', np.zeros(0)),
+    measures={
+      key: np.array([found[key] for found in measured])
+      for key in (measured[0] if measured else ())
+      if all(key in found for found in measured)
+    },
     keys={key: (shape, dtype) for key, shape, dtype in common},
     damage=dict(sorted(damage.items())),
     record=record,
@@ -170,51 +151,11 @@ def describe(info: Info) -> str:
   return '\n'.join(lines)
 
 
-def compare(infos: dict) -> str:
-  """Table of datasets (task to Info) beside the paper's Table 1.
-
-  First is the mean agent step of the first success. Attempts that were dropped
-  are known from dataset.json only.
-  """
-  lines = [
-    f'{"":<27}|{" ours ":-^36}|{" paper ":-^16}',
-    f'{"task":<14} {"episodes":<12}|{"transitions":>12}{"return":>8}'
-    f'{"success":>8}{"first":>8}|{"return":>8}{"success":>8}',
-  ]
-  for task, info in infos.items():
-    paper = PAPER.get(short_task(task), ((), ()))
-    kept = f'{len(info.lengths)} of {info.tries}'
-    first = info.first[info.successes]
-    lines.append(
-      f'{task:<14} {kept:<12}|{info.lengths.sum():>12}{_cell(info.returns, 1)}'
-      f'{_cell(info.successes, 2)}{_cell(first, 1)}|{_cell(paper[0], 1)}'
-      f'{_cell(paper[1], 2)}'
-    )
-  return '\n'.join(lines)
-
-
-def compare_kitchen(info: Info) -> str:
-  """Table of kitchen data beside the paper's, which does not tell its task."""
-  count, all_seven = len(info.lengths), info.object_steps
-  rows = [
-    ('episodes', count, 0, PAPER_KITCHEN[0]),
-    ('transitions', info.lengths.sum(), 0, PAPER_KITCHEN[1]),
-    # Of targets: 3.98 objects in 228 steps would bring far more for all.
-    ('mean return, targets', np.mean(info.returns), 2, PAPER_KITCHEN[2]),
-    ('mean return, all objects', _mean(all_seven), 2, ''),
-    ('objects per episode', _mean(info.placed.sum(1)), 2, PAPER_KITCHEN[3]),
-    ('share of full successes', np.mean(info.successes), 3, ''),
-  ]
-  if order := kitchen.parse_order(info.record.get('order', '')):
-    index = [list(kitchen.GOALS).index(name) for name in order]
-    rows.append(('all of --order', _mean(info.placed[:, index].all(1)), 3, ''))
-  for name, column in zip(kitchen.GOALS, info.placed.T):
-    rows.append((f'  {name}', _mean(column), 3, ''))
-  lines = [f'{info.record.get("task", ""):<26}{"ours":>12}{"paper":>12}']
-  for name, value, digits, paper in rows:
-    value = '-' if np.isnan(value) else f'{value:.{digits}f}'
-    lines.append(f'{name:<26}{value:>12}{paper:>12}')
-  return '\n'.join(lines)
+def compare(infos: dict[str, Info]) -> str:
+  """Table of datasets of one suite (task to Info), as the suite shows it."""
+  suite = envs.suite_of(next(iter(infos)))
+  show = suite.compare if suite and suite.compare else tables.compare
+  return resolve(show)(infos)
 
 
 def load_videos(
@@ -272,13 +213,12 @@ def render(
     )
   else:
     data = images.encode_gif(images.side_by_side(videos, factor=factor))
-  out.parent.mkdir(parents=True, exist_ok=True)
-  episodes.write_atomic(out, data)
+  files.write_atomic(out, data)
 
 
-def _row(episode, task):
+def _row(episode):
   success = episode['success']
-  row = {
+  return {
     'length': len(success) - 1,
     'return': episodes.episode_return(episode),
     'success': bool(success.any()),
@@ -288,15 +228,6 @@ def _row(episode, task):
       for key, value in sorted(episode.items())
     ),
   }
-  if task.startswith('kitchen_') and 'qpos' in episode:
-    placed = kitchen.in_place(episode['qpos'][1:], tuple(kitchen.GOALS))
-    row['placed'] = placed.any(0)
-    row['object_steps'] = int(placed.sum())
-  return row
-
-
-def _mean(values):
-  return np.mean(values) if len(values) else np.nan
 
 
 def _difference(keys, common):
@@ -312,11 +243,6 @@ def _difference(keys, common):
       )
       parts.append(f'{key} is {here}, in most files {there}')
   return '; '.join(parts)
-
-
-def _cell(values, digits):
-  """Mean of values in eight columns, a dash without any."""
-  return f'{np.mean(values):>8.{digits}f}' if np.size(values) else f'{"-":>8}'
 
 
 def _spread(values, digits):

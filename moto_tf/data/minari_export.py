@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 import moto_tf
-from moto_tf import images
+from moto_tf import files, images
 from moto_tf.data import episodes, inspect
 from moto_tf.errors import MotoError
 
@@ -39,7 +39,7 @@ def export(
   Args:
     directory: of intact episodes.
     root: folder of Minari datasets.
-    name: such as kitchen/mixed-v0.
+    name: such as drawer/scripted-v0.
 
   Returns:
     The folder of the dataset.
@@ -47,18 +47,18 @@ def export(
   Raises:
     MinariError: the name is none, is taken, or an episode is damaged.
     EpisodeError: there is no such directory.
+    FileError: the dataset cannot be written.
   """
   if not re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', name):
     raise MinariError(
       f'{name!r} is no name of a Minari dataset; it ends in a version and has '
-      'letters, digits, _ and - between slashes, such as kitchen/mixed-v0.'
+      'letters, digits, _ and - between slashes, such as drawer/scripted-v0.'
     )
   info = inspect.inspect(directory)
   if info.damage:
-    files = ', '.join(info.damage)
     raise MinariError(
-      f'{directory}: damaged: {files}. Look at them with `scripts/dataset.py '
-      'info`, and move them elsewhere.'
+      f'{directory}: damaged: {", ".join(info.damage)}. Look at them with '
+      '`scripts/dataset.py info`, and move them elsewhere.'
     )
   if not len(info.lengths):
     raise MinariError(f'{directory}: there are no episodes here.')
@@ -67,9 +67,10 @@ def export(
     raise MinariError(f'{path}: exists already; remove it, or change --id.')
   partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
   try:
-    (partial / 'data').mkdir(parents=True)
-    _write(info, partial / 'data', name)
-    partial.rename(path)
+    with files.writing(path):
+      (partial / 'data').mkdir(parents=True)
+      _write(info, partial / 'data', name)
+      partial.rename(path)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
   return path
@@ -120,11 +121,10 @@ def _write_episode(group, episode, keys):
   for key in keys:
     value = episode[key]
     if _is_image(value):
-      files = [np.frombuffer(images.encode_png(x), np.uint8) for x in value]
       kind = h5py.vlen_dtype(np.uint8)
-      data = group.create_dataset(f'observations/{key}', len(files), kind)
-      for i, content in enumerate(files):
-        data[i] = content
+      data = group.create_dataset(f'observations/{key}', len(value), kind)
+      for i, image in enumerate(value):
+        data[i] = np.frombuffer(images.encode_png(image), np.uint8)
     else:
       group[f'observations/{key}'] = value
 

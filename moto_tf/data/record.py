@@ -6,7 +6,6 @@ directory ends up with the same files as if it had not been interrupted.
 """
 
 import dataclasses
-import functools
 import itertools
 import json
 import pathlib
@@ -17,6 +16,7 @@ from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
 from moto_tf.envs import driver
 from moto_tf.errors import MotoError
+from moto_tf.progress import Progress
 
 # Attempts per wanted episode before a recording gives up.
 PATIENCE = 10
@@ -27,7 +27,7 @@ class RecordError(MotoError, ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
+class Recording:
   """Everything that decides what an attempt looks like.
 
   task is a name with its suite such as 'metaworld_drawer-open', noise the
@@ -59,18 +59,18 @@ class Recipe:
 
 
 class Recorder:
-  """Makes attempts of a recipe, several at a time in worker processes."""
+  """Makes attempts of a recording, several at a time in worker processes."""
 
-  def __init__(self, recipe: Recipe, workers: int):
-    self._recipe = recipe
-    self._demonstrator = envs.make_demonstrator(recipe.task, recipe.order)
+  def __init__(self, recording: Recording, workers: int):
+    self._recording = recording
+    self._demonstrator = envs.make_demonstrator(recording.task, recording.order)
     self._policies = {}
-    make_env = functools.partial(envs.make_env, recipe.task, recipe.env)
+    make_env = envs.env_maker(recording.task, recording.env)
     self._driver = driver.Driver(make_env, workers, 'process')
 
   def attempts(self, indices: list[int]) -> list[dict]:
     """Return the episodes of some attempts, [records, ...] per key each."""
-    seeds = [_seed(self._recipe.seed, index) for index in indices]
+    seeds = [_seed(self._recording.seed, index) for index in indices]
     return self._driver.run(self._policy, seeds)
 
   def close(self):
@@ -84,7 +84,7 @@ class Recorder:
         self._policies[i] = self._demonstrator.policy(int(seed))
       action = self._policies[i]({key: obs[key][i] for key in obs})
       noise = np.random.default_rng([seed, step]).standard_normal(len(action))
-      actions.append(action + self._recipe.noise * noise)
+      actions.append(action + self._recording.noise * noise)
     return np.clip(actions, -1, 1), state
 
 
@@ -95,7 +95,7 @@ def _seed(seed, index):
 
 
 def collect(
-  recipe: Recipe,
+  recording: Recording,
   directory: pathlib.Path,
   count: int,
   workers: int = 1,
@@ -107,38 +107,38 @@ def collect(
   succeed, StoreError when the directory belongs to another recording or an
   episode is damaged.
   """
-  if count < 1 or workers < 1 or recipe.noise < 0 or recipe.seed < 0:
+  if count < 1 or workers < 1 or recording.noise < 0 or recording.seed < 0:
     raise RecordError(
-      f'Got {count} episodes, {workers} workers, noise {recipe.noise} and seed '
-      f'{recipe.seed}; expected at least 1, 1, 0 and 0.'
+      f'Got {count} episodes, {workers} workers, noise {recording.noise} and '
+      f'seed {recording.seed}; expected at least 1, 1, 0 and 0.'
     )
   # An unknown task must not leave an empty directory behind.
-  demonstrator = envs.make_demonstrator(recipe.task, recipe.order)
-  kept, dropped = store.open_directory(directory, recipe.settings())
+  demonstrator = envs.make_demonstrator(recording.task, recording.order)
+  kept, dropped = store.open_directory(directory, recording.settings())
   if len(kept) < count:
     left = (i for i in itertools.count() if i not in kept | dropped)
-    name = recipe.task.partition('_')[2]
-    progress = store.Progress(name, len(kept), count)
-    recorder = Recorder(recipe, min(workers, count - len(kept)))
+    name = recording.task.partition('_')[2]
+    progress = Progress(name, count, len(kept))
+    recorder = Recorder(recording, min(workers, count - len(kept)))
     try:
       while len(kept) < count:
         # Never more than are missing, so the last one is the last attempt.
         indices = list(itertools.islice(left, min(workers, count - len(kept))))
         for index, episode in zip(indices, recorder.attempts(indices)):
-          if recipe.all_outcomes or demonstrator.keep(episode):
+          if recording.all_outcomes or demonstrator.keep(episode):
             episodes.save_episode(directory, f'{index:06d}', episode)
             kept.add(index)
           else:
             dropped.add(index)
-            settings = recipe.settings()
+            settings = recording.settings()
             store.write_record(directory, settings, dropped=sorted(dropped))
-          progress.show(len(kept), len(dropped))
+          progress.show(len(kept), f'{len(dropped)} dropped')
         tries = len(kept | dropped)
         if len(kept) < count and tries >= PATIENCE * count:
           raise RecordError(
-            f'{recipe.task}: only {len(kept)} of {tries} attempts were kept, '
-            f'{count} are wanted. Lower --noise ({recipe.noise}), or keep '
-            'failures too with --all_outcomes.'
+            f'{recording.task}: only {len(kept)} of {tries} attempts were '
+            f'kept, {count} are wanted. Lower --noise ({recording.noise}), or '
+            'keep failures too with --all_outcomes.'
           )
     finally:
       recorder.close()

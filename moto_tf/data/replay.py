@@ -7,7 +7,6 @@ continued run draws the batches that an uninterrupted one would have drawn.
 import collections
 import concurrent.futures
 import os
-import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,11 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
-from moto_tf.data import episodes as files
+from moto_tf import files
+from moto_tf.data import episodes as storage
+from moto_tf.data.pool import Episode, Pool
 from moto_tf.errors import MotoError
+from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
@@ -27,52 +29,13 @@ class ReplayError(MotoError, ValueError):
   """The replay cannot do what was asked; the message says what to change."""
 
 
-class _Episode(NamedTuple):
-  arrays: dict
-  success: bool
-
-  @property
-  def records(self):
-    return len(self.arrays['reward'])
-
-
-class _Pool:
-  """Episodes to draw from; never changed, so threads can share it."""
-
-  def __init__(self, episodes):
-    self.episodes = tuple(episodes)
-    self.ends = np.cumsum([e.records for e in self.episodes], dtype=np.int64)
-    self.records = int(self.ends[-1]) if self.episodes else 0
-    self.transitions = self.records - len(self.episodes)
-
-  def window(self, rng, length):
-    """Yields (episode, first record, position, size) to fill a window.
-
-    The first record is uniform over all records. After the last record of an
-    episode comes the first one of an episode uniform over episodes. Records of
-    this renewal chain are uniform at every position of the window: record 0 of
-    each episode is entered with probability (episodes / records) / episodes.
-    """
-    record = int(rng.integers(self.records))
-    index = int(np.searchsorted(self.ends, record, 'right'))
-    start = record - (int(self.ends[index - 1]) if index else 0)
-    position = 0
-    while position < length:
-      episode = self.episodes[index]
-      size = min(episode.records - start, length - position)
-      yield episode, start, position, size
-      position += size
-      if position < length:
-        index, start = int(rng.integers(len(self.episodes))), 0
-
-
 class _Contents(NamedTuple):
   """What a batch is drawn from; replaced as a whole by `Replay.add`."""
 
   version: int
-  offline: _Pool
-  online: _Pool
-  both: _Pool
+  offline: Pool
+  online: Pool
+  both: Pool
 
 
 class Replay:
@@ -146,7 +109,7 @@ class Replay:
         f'{offline} is given for offline and for online episodes; use a '
         'directory of its own for each.'
       )
-    offline_pool = _Pool(self._load_offline(Path(offline)) if offline else ())
+    offline_pool = Pool(self._load_offline(Path(offline)) if offline else ())
     paths = self._online_paths(keep)
     self._names = [path.stem for path in paths]
     # The newest come first, so that the oldest are those without room.
@@ -196,19 +159,20 @@ class Replay:
 
     Raises:
       ReplayError: there is no online directory, or the name is taken.
-      EpisodeError: the episode does not fit the spaces, or cannot be written.
-        The replay is then unchanged.
+      EpisodeError: the episode does not fit the spaces.
+      FileError: it cannot be written. The replay is unchanged after any of
+        these.
     """
     if self._online is None:
       raise ReplayError('This replay has no online directory to add to.')
     path = self._online / f'{name}-{len(episode.get("reward", ())) - 1}.npz'
     if path.exists():
       raise ReplayError(f'{path} exists already; give the episode a new name.')
-    path = files.save_episode(self._online, name, episode)
+    path = storage.save_episode(self._online, name, episode)
     try:
       # From the file, so that memory holds what a continued run will load.
       loaded = self._read(path)
-    except files.EpisodeError:
+    except storage.EpisodeError:
       path.unlink(missing_ok=True)
       raise
     self._names.append(path.stem)
@@ -276,12 +240,12 @@ class Replay:
     return [offline] * count + [online] * (self._batch - count)
 
   def _combine(self, version, offline, online):
-    online = _Pool(online)
-    both = _Pool(offline.episodes + online.episodes)
+    online = Pool(online)
+    both = Pool(offline.episodes + online.episodes)
     return _Contents(version, offline, online, both)
 
   def _load_offline(self, directory):
-    paths = files.find_episodes(directory) if directory.is_dir() else []
+    paths = storage.find_episodes(directory) if directory.is_dir() else []
     loaded, full = self._load(paths, self._capacity)
     if not loaded:
       problem = (
@@ -307,7 +271,7 @@ class Replay:
     """Online episode files in order, after moving away those not to keep."""
     paths = []
     if self._online and self._online.is_dir():
-      paths = files.find_episodes(self._online)
+      paths = storage.find_episodes(self._online)
     if keep is None:
       return paths
     known = {path.stem: path for path in paths}
@@ -315,13 +279,8 @@ class Replay:
     moved = [path for path in paths if path.stem not in names]
     if moved:
       target = self._online / 'superseded'
-      try:
+      with files.writing(target):
         _move(moved, target)
-      except OSError as error:
-        raise ReplayError(
-          'The online episodes from after the checkpoint cannot move to '
-          f'{target}: {error}.'
-        ) from error
       print(
         f'Moved {len(moved)} online episodes from after the checkpoint to '
         f'{target}, {moved[0].stem} to {moved[-1].stem}.'
@@ -346,14 +305,16 @@ class Replay:
       The episodes, and whether some were left out for want of room.
     """
     episodes, problems, full = [], [], False
-    shown = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
+    with (
+      Progress('loading', len(paths), delay=5.0) as progress,
+      concurrent.futures.ThreadPoolExecutor(THREADS) as threads,
+    ):
       for first in range(0, len(paths), CHUNK):
         chosen = []
         chunk = paths[first : first + CHUNK]
-        lengths = threads.map(_attempt(files.episode_length), chunk)
+        lengths = threads.map(_attempt(storage.episode_length), chunk)
         for path, length in zip(chunk, lengths, strict=True):
-          if isinstance(length, files.EpisodeError):
+          if isinstance(length, storage.EpisodeError):
             problems.append(length)
             continue
           full = length > room and bool(episodes or chosen)
@@ -362,15 +323,13 @@ class Replay:
           chosen.append(path)
           room -= length
         for episode in threads.map(_attempt(self._read), chosen):
-          if isinstance(episode, files.EpisodeError):
+          if isinstance(episode, storage.EpisodeError):
             problems.append(episode)
           else:
             episodes.append(episode)
         if full:
           break
-        if time.monotonic() - shown > 5:
-          shown = time.monotonic()
-          print(f'Loaded {first + len(chunk):,} of {len(paths):,} episodes.')
+        progress.show(first + len(chunk))
     if problems:
       warnings.warn(
         f'{len(problems)} of {len(paths)} episode files are skipped and left '
@@ -380,13 +339,13 @@ class Replay:
     return episodes, full
 
   def _read(self, path):
-    episode = files.load_episode(path, self._obs_space, self._act_space)
+    episode = storage.load_episode(path, self._obs_space, self._act_space)
     arrays = {
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    success = files.episode_success(episode, self._bc_threshold)
-    return _Episode(arrays, success)
+    success = storage.episode_success(episode, self._bc_threshold)
+    return Episode(arrays, success)
 
   def _summary(self):
     _, offline, online, both = self._contents
@@ -409,7 +368,7 @@ def _attempt(function):
   def attempt(path):
     try:
       return function(path)
-    except files.EpisodeError as error:
+    except storage.EpisodeError as error:
       return error
 
   return attempt

@@ -4,14 +4,13 @@ They hold '<number>-<transitions>.npz' files and dataset.json, which says by
 what settings they were made; others cannot be mixed in.
 """
 
-import json
+import contextlib
 import pathlib
 import re
-import sys
-import time
 from importlib import metadata
 
 import moto_tf
+from moto_tf import files
 from moto_tf.data import episodes, inspect
 from moto_tf.errors import MotoError
 
@@ -27,7 +26,8 @@ def open_directory(directory: pathlib.Path, settings: dict) -> tuple[set, set]:
   by other settings or by somebody else, or when an episode is damaged.
   """
   directory = pathlib.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
+  with files.writing(directory):
+    directory.mkdir(parents=True, exist_ok=True)
   record = inspect.read_record(directory)
   paths = episodes.find_episodes(directory)
   if paths and not record:
@@ -62,46 +62,9 @@ def open_directory(directory: pathlib.Path, settings: dict) -> tuple[set, set]:
 
 def write_record(directory: pathlib.Path, settings: dict, **facts):
   """Write dataset.json: settings, facts about the episodes, versions."""
-  packages = {
-    name: metadata.version(name)
-    for name in ('metaworld', 'gymnasium-robotics', 'mujoco', 'numpy')
-  }
-  record = {
-    **settings,
-    **facts,
-    'versions': {'moto_tf': moto_tf.__version__, **packages},
-  }
-  text = json.dumps(record, indent=2) + '\n'
-  episodes.write_atomic(pathlib.Path(directory) / 'dataset.json', text.encode())
-
-
-class Progress:
-  """One line that is rewritten on a terminal, and repeated elsewhere."""
-
-  def __init__(self, task: str, done: int, total: int, every: float = 10.0):
-    self._task, self._start, self._total = task, done, total
-    self._stream, self._every = sys.stdout, every
-    self._began = self._shown = time.monotonic()
-
-  def show(self, kept: int, dropped: int):
-    """Print the state, at most every few seconds when not on a terminal."""
-    now = time.monotonic()
-    fresh = kept - self._start
-    terminal = self._stream.isatty()
-    finished = kept >= self._total
-    if not (terminal or finished or now - self._shown >= self._every):
-      return
-    self._shown = now
-    rate = fresh / max(now - self._began, 1e-6)
-    left = f'{(self._total - kept) / rate:.0f} s left' if fresh else '? s left'
-    line = (
-      f'{self._task:<14} {kept}/{self._total} episodes, {dropped} dropped, '
-      f'{60 * rate:.1f}/min, {left}'
-    )
-    line = f'\r{line:<79}' if terminal else f'{line}\n'
-    print(line, end='', flush=True, file=self._stream)
-
-  def close(self):
-    """End the line on a terminal."""
-    if self._stream.isatty():
-      print(file=self._stream, flush=True)
+  versions = {'moto_tf': moto_tf.__version__}
+  for name in ('metaworld', 'gymnasium-robotics', 'mujoco', 'numpy'):
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  record = {**settings, **facts, 'versions': versions}
+  files.write_json(pathlib.Path(directory) / 'dataset.json', record)

@@ -1,171 +1,141 @@
-"""Environments: the protocol they follow and the registry of suites.
+"""Environments: the registry of suites, and how their tasks are made.
 
-Every environment offers
-
-  obs_space      dict of gymnasium Boxes, observations only, such as 'image'
-                 uint8 [64, 64, 3] and 'state' float32 [39]
-  act_space      Box(-1, 1, [A], float32)
-  action_repeat  environment steps per agent step
-  reset(seed)    first record of an episode; the same seed and actions give
-                 the same episode, bit for bit
-  step(action)   next record; action is [A], values beyond +-1 are clipped
-  close()        frees processes and OpenGL contexts
-
-A record is a dict of the observations and
-
-  reward       float32, received with this observation; 0 at the reset
-  is_first     this is the reset
-  is_last      the episode ends here
-  is_terminal  it ends by the task itself, not by a time limit
-  success      the task was achieved so far in this episode
-
-Observations named log_<name> are numbers for the metrics, which get the largest
-one of each episode.
-
-A suite is one module with `make(name, config)` and one line in `SUITES`. It
-best derives from `Env`, which does all but the simulation. One with scripted
-experts also has `demonstrator(name, order)`.
+A task is '<suite>_<name>', such as metaworld_drawer-open. What an environment
+offers is in `moto_tf.envs.base`. A suite is one file with a function
+`make(name, config)`, best of a class that derives from `Env`, and one call of
+`register_suite`.
 """
 
 import dataclasses
-import difflib
-import importlib
-import operator
-from collections.abc import Callable, Iterable, Mapping
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
-from gymnasium.spaces import Box
+from moto_tf.envs.base import (
+  FLAGS,
+  Demonstrator,
+  Env,
+  EnvError,
+  check_actions,
+)
+from moto_tf.registry import Registry, RegistryError, resolve
 
-from moto_tf.errors import MotoError
-
-SUITES = {
-  'metaworld': 'moto_tf.envs.metaworld',
-  'kitchen': 'moto_tf.envs.kitchen.env',
-  'gym': 'moto_tf.envs.gym',
-}
-
-FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
-
-
-class EnvError(MotoError, ValueError):
-  """An environment cannot be made, or was used in a wrong way."""
+__all__ = [
+  'FLAGS',
+  'SUITES',
+  'Demonstrator',
+  'Env',
+  'EnvError',
+  'Suite',
+  'check_actions',
+  'env_maker',
+  'find_suite',
+  'full_task',
+  'make_demonstrator',
+  'make_env',
+  'register_suite',
+  'rewards_are_successes',
+  'suite_of',
+]
 
 
 @dataclasses.dataclass(frozen=True)
-class Demonstrator:
-  """Scripted episodes of a task.
+class Suite:
+  """A suite of tasks. Functions may be given as 'module:attribute'.
 
   Attributes:
-    policy: from the seed of an episode to its policy, which maps the
-      observations of each of its records to an action float32 [A].
-    keep: whether a finished episode is a demonstration.
-    noise: standard deviation of Gaussian noise on the actions, by default.
+    make: from the name of a task, without its suite, and the `env` part of a
+      Config to an Env.
+    demonstrator: from the name of a task and an order of its parts, '' for
+      none, to a Demonstrator. None: there are no scripted experts.
+    binary_reward: a reward above 0.5 means success.
+    all_tasks: names, without the suite, that `collect --task all` records; a
+      tuple.
+    measure: from an episode to more numbers or arrays of it, by name, which
+      `dataset info` collects; {} where it lacks what is measured.
+    compare: from {task: data.inspect.Info} to a text that shows the numbers of
+      datasets, beside those of a paper for example.
+    preset: settings of the preset of the suite's name, by dotted key; with
+      `task`. Suites of configs.yaml have theirs there.
+    formats: a dict of the Formats of public data that come with the suite,
+      see `moto_tf.data.importers`.
   """
 
-  policy: Callable[[int], Callable[[dict], np.ndarray]]
-  keep: Callable[[dict], bool]
-  noise: float = 0.0
+  make: str | Callable
+  demonstrator: str | Callable | None = None
+  binary_reward: bool = False
+  all_tasks: str | tuple[str, ...] = ()
+  measure: str | Callable | None = None
+  compare: str | Callable | None = None
+  preset: Mapping[str, Any] | None = None
+  formats: str | None = None
 
 
-class Env:
-  """Base of environments: checks actions, counts steps, builds records.
+SUITES = Registry(
+  'suite',
+  {
+    'metaworld': Suite(
+      make='moto_tf.envs.metaworld:make',
+      demonstrator='moto_tf.envs.metaworld:demonstrator',
+      binary_reward=True,
+      all_tasks='moto_tf.envs.metaworld:TASKS',
+      compare='moto_tf.envs.metaworld:compare',
+    ),
+    'kitchen': Suite(
+      make='moto_tf.envs.kitchen.env:make',
+      demonstrator='moto_tf.envs.kitchen.demonstrations:demonstrator',
+      measure='moto_tf.envs.kitchen.tasks:measure',
+      compare='moto_tf.envs.kitchen.table:compare',
+      formats='moto_tf.envs.kitchen.formats:FORMATS',
+    ),
+    'gym': Suite(make='moto_tf.envs.gym:make'),
+  },
+)
 
-  Suites call `__init__` and implement `_reset`, `_step` and `close`.
-  """
-
-  def __init__(
-    self,
-    obs_space: Mapping[str, Box],
-    actions: int,
-    action_repeat: int = 1,
-    time_limit: int = 0,
-  ):
-    """Describes the environment.
-
-    Args:
-      obs_space: Box by key of the observations.
-      actions: size A of an action.
-      action_repeat: environment steps per agent step.
-      time_limit: agent steps per episode; 0: `_step` alone ends episodes.
-    """
-    taken = sorted({'action', 'reward', *FLAGS} & set(obs_space))
-    if taken:
-      raise EnvError(
-        f'Observations named {", ".join(taken)} clash with the keys of a '
-        'record; rename them with a wrapper.'
-      )
-    self.obs_space = dict(obs_space)
-    self.act_space = Box(-1.0, 1.0, (actions,), np.float32)
-    self.action_repeat = action_repeat
-    self._time_limit = time_limit
-    self._running = False
-
-  def reset(self, seed: int) -> dict:
-    """Starts the episode that belongs to a seed, a whole number from 0 on."""
-    seed = operator.index(seed)
-    if seed < 0:
-      raise EnvError(f'The seed of an episode is 0 or more, got {seed}.')
-    self._running, self._steps, self._success = False, 0, False
-    obs = self._reset(seed)
-    self._running = True
-    return self._record(obs, 0.0, is_first=True)
-
-  def step(self, action: np.ndarray) -> dict:
-    """Applies one action [A], clipped to +-1.
-
-    Raises:
-      EnvError: the action has a wrong shape or is not finite, or there is no
-        running episode.
-    """
-    if not self._running:
-      raise EnvError('There is no running episode; call reset(seed) first.')
-    action = check_actions(action, self.act_space.shape)
-    obs, reward, terminated, truncated, success = self._step(action)
-    self._steps += 1
-    self._success = self._success or bool(success)
-    limit = self._steps == self._time_limit
-    last = bool(terminated or truncated or limit)
-    self._running = not last
-    return self._record(obs, reward, is_last=last, is_terminal=bool(terminated))
-
-  def close(self) -> None:
-    """Frees what the environment holds; may be called twice."""
-
-  def _reset(self, seed: int) -> dict:
-    """Returns the observations of a fresh episode, as new arrays."""
-    raise NotImplementedError
-
-  def _step(self, action: np.ndarray) -> tuple:
-    """Returns (observations, reward, terminated, truncated, success)."""
-    raise NotImplementedError
-
-  def _record(self, obs, reward, **flags):
-    values = {**obs, 'reward': np.float32(reward)}
-    for key, value in values.items():
-      if value.dtype != np.uint8 and not np.isfinite(value).all():
-        raise EnvError(
-          f'The environment gave a value that is not finite in {key!r} at '
-          f'agent step {self._steps}; its simulation broke down.'
-        )
-    flags['success'] = self._success
-    return {**values, **{k: np.bool_(flags.get(k, False)) for k in FLAGS}}
+# The suite of tasks that are named without one on a command line.
+DEFAULT = 'metaworld'
 
 
-def check_actions(actions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-  """Returns actions as float32 within [-1, 1].
+def register_suite(
+  name: str,
+  make: str | Callable,
+  *,
+  demonstrator: str | Callable | None = None,
+  binary_reward: bool = False,
+  all_tasks: tuple[str, ...] = (),
+  measure: str | Callable | None = None,
+  compare: str | Callable | None = None,
+  preset: Mapping[str, Any] | None = None,
+) -> Suite:
+  """Adds a suite of one's own; its tasks are then '<name>_<task>'.
+
+  Args:
+    name: lower-case letters and digits.
+    make, demonstrator, binary_reward, all_tasks, measure, compare, preset: see
+      `Suite`.
 
   Raises:
-    EnvError: the shape is not `shape`, or a value is not finite.
+    RegistryError: the name is taken, or is none.
   """
-  actions = np.asarray(actions, np.float32)
-  if actions.shape != shape:
-    raise EnvError(f'The action has shape {actions.shape}, expected {shape}.')
-  if not np.isfinite(actions).all():
-    raise EnvError(f'The action is not finite: {actions.tolist()}.')
-  return np.clip(actions, -1, 1)
+  if not re.fullmatch('[a-z][a-z0-9]*', name):
+    raise RegistryError(
+      f'{name!r} cannot name a suite; use lower-case letters and digits, '
+      'since a task is <suite>_<name>.'
+    )
+  suite = Suite(
+    make,
+    demonstrator,
+    binary_reward,
+    tuple(all_tasks),
+    measure,
+    compare,
+    preset,
+  )
+  return SUITES.register(name, suite)
 
 
-def make_env(task: str, config) -> Env:
+def make_env(task: str, config: Any) -> Env:
   """Makes the environment of a task.
 
   Args:
@@ -178,8 +148,25 @@ def make_env(task: str, config) -> Env:
     EnvError: the suite, the task or the camera does not exist, or something
       that it needs is not installed.
   """
-  module, name = _suite(task)
-  return module.make(name, config)
+  return env_maker(task, config)()
+
+
+def env_maker(task: str, config: Any) -> Callable[[], Env]:
+  """A function without arguments that makes the environment of a task.
+
+  It holds the entry of the suite. So a worker process, which gets it by
+  cloudpickle, makes environments of suites that only this process knows.
+
+  Raises:
+    EnvError: there is no such suite. What `make_env` raises else, the
+      function does.
+  """
+  suite, name = find_suite(task)
+  return functools.partial(_make, suite, name, config)
+
+
+def _make(suite, name, config):
+  return resolve(suite.make)(name, config)
 
 
 def make_demonstrator(task: str, order: str = '') -> Demonstrator:
@@ -193,37 +180,40 @@ def make_demonstrator(task: str, order: str = '') -> Demonstrator:
   Raises:
     EnvError: there is no such task or part, or nobody wrote an expert for it.
   """
-  module, name = _suite(task)
-  if not hasattr(module, 'demonstrator'):
+  suite, name = find_suite(task)
+  if suite.demonstrator is None:
     raise EnvError(f'There is no scripted expert for {task}.')
-  return module.demonstrator(name, order)
+  return resolve(suite.demonstrator)(name, order)
 
 
-def _suite(task):
-  """Module and name of a task."""
+def find_suite(task: str) -> tuple[Suite, str]:
+  """Entry of the suite of a task, and the name of the task within it.
+
+  Raises:
+    EnvError: the task is not '<suite>_<name>' with a registered suite.
+  """
   suite, _, name = task.partition('_')
   if suite not in SUITES or not name:
     raise EnvError(
       f'Task {task!r} is not <suite>_<name> with one of the suites '
-      f'{", ".join(SUITES)}. Example: metaworld_drawer-open.'
+      f'{", ".join(SUITES)}. Example: metaworld_drawer-open. Suites of your '
+      'own code are registered by --plugins FILE.'
     )
-  return importlib.import_module(SUITES[suite]), name
+  return SUITES[suite], name
 
 
-def choices(name: str, names: Iterable[str]) -> str:
-  """Advice for a name that is none of `names`: the nearest, and all."""
-  names = sorted(names)
-  near = difflib.get_close_matches(name, names, 1, 0.5)
-  advice = f'Did you mean {near[0]}? ' if near else ''
-  return f'{advice}There are: {", ".join(names)}.'
+def suite_of(task: str) -> Suite | None:
+  """Entry of the suite of a task, None if no such suite is registered."""
+  suite = task.partition('_')[0]
+  return SUITES[suite] if suite in SUITES else None
 
 
 def rewards_are_successes(task: str) -> bool:
   """Whether a reward above 0.5 means success in a task's suite."""
-  return task.partition('_')[0] == 'metaworld'
+  suite = suite_of(task)
+  return bool(suite and suite.binary_reward)
 
 
-def env_maker(task: str, config):
-  import functools
-
-  return functools.partial(make_env, task, config)
+def full_task(task: str) -> str:
+  """Name of a task with its suite: Meta-World's if it has none."""
+  return task if '_' in task else f'{DEFAULT}_{task}'

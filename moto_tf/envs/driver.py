@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from moto_tf.envs import FLAGS, EnvError, check_actions
+from moto_tf.envs.base import FLAGS, EnvError, check_actions
 from moto_tf.envs.worker import EnvWorker, WorkerError
 
 # How often a seed is tried when its worker process fails.

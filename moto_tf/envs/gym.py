@@ -15,7 +15,8 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from PIL import Image
 
-from moto_tf.envs import Env, EnvError, render
+from moto_tf.envs import render
+from moto_tf.envs.base import Env, EnvError
 
 
 def make(name: str, config) -> 'GymEnv':

@@ -11,7 +11,8 @@ from types import ModuleType
 import numpy as np
 from gymnasium.spaces import Box
 
-from moto_tf.envs import EnvError, choices
+from moto_tf.envs.base import EnvError
+from moto_tf.registry import choices
 
 INSTALL = (
   'Install OpenGL: on Debian and Ubuntu `apt-get install libegl1 '
@@ -116,6 +117,7 @@ class Renderer:
     else:
       names = [model.camera(i).name for i in range(model.ncam)]
       if camera not in names:
+        names = sorted(names)
         raise EnvError(f'Unknown camera {camera!r}. {choices(camera, names)}')
       self._camera = camera
       # The height of the vector that points up in the image.

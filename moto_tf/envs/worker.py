@@ -1,6 +1,6 @@
-"""An environment in a process of its own.
+"""Objects in processes of their own, such as environments.
 
-The process is a fresh interpreter that imports what the environment needs and
+The process is a fresh interpreter that imports what the object needs and
 nothing else: neither TensorFlow nor the script that is running. It ends when
 its pipe closes, so also when the parent dies.
 """
@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 import cloudpickle
 import numpy as np
@@ -32,7 +33,7 @@ class WorkerError(MotoError, RuntimeError):
   """A worker process failed; the message holds its traceback or exit code.
 
   Attributes:
-    error: the exception that the environment raised, if it is known.
+    error: the exception that was raised there, if it is known.
   """
 
   def __init__(self, message: str, error: Exception | None = None):
@@ -40,69 +41,57 @@ class WorkerError(MotoError, RuntimeError):
     self.error = error
 
 
-class EnvWorker:
-  """The protocol of `moto_tf.envs` for an environment in another process.
+class Worker:
+  """An object in another process, whose methods are called one at a time.
 
-  `reset_async` or `step_async` starts, `result` waits for the record, so that
-  several workers compute at the same time. After a WorkerError only `restart`
-  and `close` are of use.
+  `send` starts a call and `result` waits for what it returns, so that several
+  workers compute at the same time. After a WorkerError only `restart` and
+  `close` are of use.
 
   Attributes:
     process: the subprocess.Popen of the worker.
-    busy: a record is outstanding, or the worker has failed.
+    busy: a result is outstanding, or the worker has failed.
   """
 
-  def __init__(self, make_env: Callable):
+  def __init__(
+    self, make: Callable, name: str, attributes: tuple[str, ...] = ()
+  ):
     """Starts the process without waiting for it.
 
     Args:
-      make_env: makes the environment; pickled with cloudpickle, so functions
-        of a script or notebook work too.
+      make: makes the object, which has `close()`; pickled with cloudpickle, so
+        functions of a script or notebook work too.
+      name: what the object is, for messages.
+      attributes: those of the object that `attribute` returns.
     """
-    self._make = cloudpickle.dumps(make_env)
+    self._make = cloudpickle.dumps(make)
+    self._name, self._attributes = name, attributes
     self._start()
 
-  @property
-  def obs_space(self) -> dict:
-    return self._wait_ready()[0]
+  def attribute(self, name: str) -> Any:
+    """An attribute as it was when the object was made."""
+    return self._wait_ready()[name]
 
-  @property
-  def act_space(self):
-    return self._wait_ready()[1]
+  def send(self, method: str, argument: Any) -> None:
+    """Starts a call; `result` gives what it returns."""
+    self.busy = True
+    # A dead process is reported by `result`, which knows how it ended.
+    with contextlib.suppress(ConnectionError):
+      self._pipe.send((method, argument))
 
-  @property
-  def action_repeat(self) -> int:
-    return self._wait_ready()[2]
-
-  def reset(self, seed: int) -> dict:
-    self.reset_async(seed)
-    return self.result()
-
-  def step(self, action: np.ndarray) -> dict:
-    self.step_async(action)
-    return self.result()
-
-  def reset_async(self, seed: int) -> None:
-    """Starts an episode; `result` gives its first record."""
-    self._send('reset', int(seed))
-
-  def step_async(self, action: np.ndarray) -> None:
-    """Starts a step; `result` gives the next record."""
-    self._send('step', action)
-
-  def result(self) -> dict:
-    """Waits for the record of the call before.
+  def result(self) -> Any:
+    """Waits for the call before.
 
     Raises:
-      WorkerError: the environment raised an exception, or the process died.
+      WorkerError: the object raised an exception, or the process died.
     """
     self._wait_ready()
-    record = self._receive()
+    value = self._receive()
     self.busy = False
-    return record
+    return value
 
   def restart(self) -> None:
-    """Replaces the process by a new one with a new environment."""
+    """Replaces the process by a new one with a new object."""
     self.close()
     self._start()
 
@@ -129,19 +118,13 @@ class EnvWorker:
         # Ctrl-C in a terminal goes to the session of the parent.
         start_new_session=True,
       )
-    self._send('make', self._make)
+    self.send('make', (self._make, self._attributes))
     self.busy = False
 
   def _wait_ready(self):
     if self._ready is None:
       self._ready = self._receive()
     return self._ready
-
-  def _send(self, name, argument):
-    self.busy = True
-    # A dead process is reported by `result`, which knows how it ended.
-    with contextlib.suppress(ConnectionError):
-      self._pipe.send((name, argument))
 
   def _receive(self):
     try:
@@ -154,34 +137,72 @@ class EnvWorker:
     self.busy = True
     text, error = value
     raise WorkerError(
-      f'The environment failed in its worker process:\n{text}', _load(error)
+      f'The {self._name} failed in its worker process:\n{text}', _load(error)
     )
 
   def _cause_of_death(self):
     try:
       code = self.process.wait(timeout=5)
     except subprocess.TimeoutExpired:
-      return 'The environment closed the pipe of its worker process.'
+      return f'The {self._name} closed the pipe of its worker process.'
     if code >= 0:
-      return f'The worker process of an environment ended with code {code}.'
+      return f'The worker process of the {self._name} ended with code {code}.'
     name = signal.Signals(-code).name
     hint = ', perhaps for lack of memory' if name == 'SIGKILL' else ''
-    return f'The worker process of an environment died of {name}{hint}.'
+    return f'The worker process of the {self._name} died of {name}{hint}.'
+
+
+class EnvWorker(Worker):
+  """The protocol of `moto_tf.envs` for an environment in another process."""
+
+  def __init__(self, make_env: Callable):
+    """Starts the process without waiting for it; see Worker."""
+    attributes = ('obs_space', 'act_space', 'action_repeat')
+    super().__init__(make_env, 'environment', attributes)
+
+  @property
+  def obs_space(self) -> dict:
+    return self.attribute('obs_space')
+
+  @property
+  def act_space(self):
+    return self.attribute('act_space')
+
+  @property
+  def action_repeat(self) -> int:
+    return self.attribute('action_repeat')
+
+  def reset(self, seed: int) -> dict:
+    self.reset_async(seed)
+    return self.result()
+
+  def step(self, action: np.ndarray) -> dict:
+    self.step_async(action)
+    return self.result()
+
+  def reset_async(self, seed: int) -> None:
+    """Starts an episode; `result` gives its first record."""
+    self.send('reset', int(seed))
+
+  def step_async(self, action: np.ndarray) -> None:
+    """Starts a step; `result` gives the next record."""
+    self.send('step', action)
 
 
 def serve(fd: int) -> None:
   """Runs in the worker process: answers calls until the pipe closes."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  pipe, env = Connection(fd), None
+  pipe, target = Connection(fd), None
   try:
     while True:
       name, argument = pipe.recv()
       try:
         if name == 'make':
-          env = pickle.loads(argument)()
-          value = env.obs_space, env.act_space, env.action_repeat
+          make, attributes = argument
+          target = pickle.loads(make)()
+          value = {key: getattr(target, key) for key in attributes}
         else:
-          value = getattr(env, name)(argument)
+          value = getattr(target, name)(argument)
       except Exception as error:
         pipe.send(('error', (traceback.format_exc(), _dump(error))))
         return
@@ -190,8 +211,8 @@ def serve(fd: int) -> None:
     # The parent closed the pipe or is gone; there is nothing left to do.
     return
   finally:
-    if env is not None:
-      env.close()
+    if target is not None:
+      target.close()
 
 
 def _dump(error):

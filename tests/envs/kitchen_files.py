@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 
-from moto_tf.envs.kitchen import env as kitchen
+from moto_tf.envs.kitchen import tasks as kitchen
 
 
 def write_minari(path, episodes):

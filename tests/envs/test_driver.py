@@ -291,7 +291,7 @@ def test_interrupted_run_leaves_no_old_records(drive):
 
 
 def test_setting_errors_read_the_same_in_a_worker():
-  make_env = functools.partial(envs.make_env, 'metaworld_drawer-opn', None)
+  make_env = envs.env_maker('metaworld_drawer-opn', None)
   with pytest.raises(EnvError, match=r'Did you mean drawer-open\?'):
     Driver(make_env, 2, 'process')
 
@@ -426,7 +426,7 @@ def test_metaworld_in_workers(drive):
     values = [np.sin(s + t + np.arange(4)) for s, t in zip(*lanes)]
     return np.array(values), state
 
-  make_env = functools.partial(envs.make_env, 'metaworld_window-open', config)
+  make_env = envs.env_maker('metaworld_window-open', config)
   inline = drive(make_env, 1, 'none').run(policy, [5, 6, 7])
   assert equal(drive(make_env, 2, 'process').run(policy, [5, 6, 7]), inline)
   assert inline[0]['image'].shape == (7, 32, 32, 3)

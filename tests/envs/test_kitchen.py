@@ -9,9 +9,13 @@ import numpy as np
 import pytest
 from env_helpers import rollout, same, settings
 
+from moto_tf.data import episodes, inspect
 from moto_tf.envs import EnvError, make_env
-from moto_tf.envs.kitchen import env as kitchen
-from moto_tf.envs.kitchen import expert as kitchen_expert
+from moto_tf.envs.kitchen import tasks as kitchen
+from moto_tf.envs.kitchen.arm import REST_JOINTS
+from moto_tf.envs.kitchen.demonstrations import JITTER, draw_order
+from moto_tf.envs.kitchen.env import Painter, make_simulation
+from moto_tf.envs.kitchen.expert import Expert
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 9)).astype(np.float32)
 HOME = {'action_repeat': 1, 'time_limit': 280}
@@ -121,8 +125,8 @@ def test_reward_is_the_number_of_targets_in_place(make, task):
 def test_images_come_from_positions_alone(make):
   """Of the live run, and of another simulation that sees only positions."""
   episode = rollout(make(image=True), 0, ACTIONS)
-  model = kitchen.make_simulation(kitchen.TASKS['mixed']).model
-  painter = kitchen.Painter(model, 64, 'default', True)
+  model = make_simulation(kitchen.TASKS['mixed']).model
+  painter = Painter(model, 64, 'default', True)
   for i in reversed(range(13)):
     image = painter(episode['qpos'][i])
     np.testing.assert_array_equal(image, episode['image'][i])
@@ -153,8 +157,8 @@ def test_names():
 def test_missing_package_is_named():
   code = (
     'import sys, types; sys.modules["gymnasium_robotics"] = None\n'
-    'from moto_tf.envs import kitchen\n'
-    'kitchen.make_simulation(kitchen.TASKS["mixed"])'
+    'from moto_tf.envs.kitchen.env import make_simulation\n'
+    'make_simulation(())'
   )
   root = Path(__file__).parents[2]
   command = [sys.executable, '-c', code]
@@ -190,7 +194,7 @@ def test_demonstrations_by_task():
   for name, targets in kitchen.TASKS.items():
     made = make_demonstrator(f'kitchen_{name}')
     kept[name] = (made.keep(wins), made.keep(fails))
-    orders = [kitchen.draw_order(name, seed) for seed in range(200)]
+    orders = [draw_order(name, seed) for seed in range(200)]
     assert all(len(set(order)) == 4 for order in orders)
     full = sum(set(order) == set(targets) for order in orders)
     assert (full == 200) if name == 'complete' else (full < 20)
@@ -199,7 +203,7 @@ def test_demonstrations_by_task():
     assert used == set(targets if name == 'complete' else kitchen.GOALS)
     assert len(set(orders)) > 20
     qpos = np.zeros(30, np.float32)
-    qpos[:7] = kitchen_expert.REST_JOINTS
+    qpos[:7] = REST_JOINTS
     qpos = {'qpos': qpos}
     first, again = (made.policy(0)(qpos) for _ in range(2))
     others = [made.policy(seed)(qpos) for seed in range(1, 6)]
@@ -208,9 +212,9 @@ def test_demonstrations_by_task():
     assert not all(np.array_equal(first, other) for other in others)
     # With an order, nothing else happens, and every episode counts.
     made = make_demonstrator(f'kitchen_{name}', 'kettle, microwave')
-    ordered = kitchen_expert.Expert(
-      kitchen.make_simulation(targets).model,
-      ('kettle', 'microwave'), 4, kitchen.JITTER,
+    ordered = Expert(
+      make_simulation(targets).model,
+      ('kettle', 'microwave'), 4, JITTER,
     )  # fmt: skip
     np.testing.assert_array_equal(made.policy(4)(qpos), ordered(qpos['qpos']))
     assert made.keep(wins) and made.keep(fails)
@@ -229,12 +233,52 @@ def test_demonstrations_by_task():
   }
 
 
-def test_parity_script_says_what_it_needs():
+def test_parity_says_what_it_needs():
   """d4rl cannot live in this environment."""
-  script = Path(__file__).parents[2] / 'scripts' / 'd4rl_parity.py'
   done = subprocess.run(
-    [sys.executable, str(script)], capture_output=True, text=True, timeout=120
+    [sys.executable, '-m', 'moto_tf.envs.kitchen.parity'],
+    cwd=Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=120,
   )
   assert done.returncode == 1
   assert 'd4rl cannot be imported' in done.stderr
   assert 'requirements-d4rl.txt' in done.stderr
+
+
+def test_kitchen_table(tmp_path):
+  """Which objects were in place, from positions alone; the first is not."""
+  for index, plan in enumerate(({2: 'kettle', 4: 'top burner'}, {3: 'kettle'})):
+    qpos = np.zeros((7, 30), np.float32)
+    for when, name in plan.items():
+      where, goal = kitchen.GOALS[name]
+      qpos[when:, list(where)] = goal
+    where, goal = kitchen.GOALS['slide cabinet']
+    qpos[0, list(where)] = goal
+    records = np.arange(7)
+    episode = {
+      'qpos': qpos,
+      'action': np.zeros((7, 9)),
+      'reward': np.zeros(7),
+      'is_first': records == 0,
+      'is_last': records == 6,
+      'is_terminal': np.zeros(7, bool),
+      'success': np.zeros(7, bool),
+    }
+    episodes.save_episode(tmp_path, f'{index:06d}', episode)
+  info = inspect.inspect(tmp_path)
+  assert info.measures == {}
+  record = {'task': 'kitchen_mixed', 'order': 'kettle,top burner'}
+  (tmp_path / 'dataset.json').write_text(json.dumps(record))
+  info = inspect.inspect(tmp_path)
+  assert info.measures['placed'].sum(1).tolist() == [2, 1]
+  assert info.measures['object_steps'].tolist() == [5 + 3, 4]
+  text = ' '.join(inspect.compare({'kitchen_mixed': info}).split())
+  for part in (
+    'episodes 2 563', 'transitions 12 128569', 'objects per episode 1.50 3.98',
+    'mean return, targets 0.00 261.12', 'mean return, all objects 6.00',
+    'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
+    'top burner 0.500', 'slide cabinet 0.000',
+  ):  # fmt: skip
+    assert part in text

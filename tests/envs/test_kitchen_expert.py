@@ -6,7 +6,9 @@ from env_helpers import settings
 
 from moto_tf.envs import EnvError
 from moto_tf.envs.kitchen import env as kitchen
-from moto_tf.envs.kitchen import expert as kitchen_expert
+from moto_tf.envs.kitchen.arm import Arm, Pose, _rotation_vector
+from moto_tf.envs.kitchen.expert import PLANS, Expert
+from moto_tf.envs.kitchen.tasks import in_place
 
 SEQUENCES = {
   'mixed': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
@@ -23,22 +25,22 @@ def env():
 
 def solve(env, order, seed, noise=0.1):
   """Which targets were ever in place, and the actions before their noise."""
-  expert = kitchen_expert.Expert(env.model, order, seed, jitter=0.005)
+  expert = Expert(env.model, order, seed, jitter=0.005)
   rng = np.random.default_rng(seed)
   record, actions = env.reset(seed), []
   ever = np.zeros(len(order), bool)
   while not (record['is_last'] or expert.done):
     actions.append(expert(record['qpos']))
     record = env.step(actions[-1] + noise * rng.normal(size=9))
-    ever |= kitchen.in_place(record['qpos'], order)
+    ever |= in_place(record['qpos'], order)
   return ever, np.array(actions)
 
 
 def test_kinematics_reach_a_pose(env):
-  arm = kitchen_expert.Arm(env.model)
+  arm = Arm(env.model)
   joints = env.reset(0)['qpos'][:7]
   place = np.array([-0.3, 0.4, 2.1])
-  pose = kitchen_expert.Pose(place, roll=0.6, pitch=0.3, yaw=-0.4)
+  pose = Pose(place, roll=0.6, pitch=0.3, yaw=-0.4)
   for _ in range(60):
     joints = arm.move(joints, place, pose)
   here, facing = arm.hand(joints)
@@ -64,11 +66,11 @@ def test_rotation_vectors():
     matrix = (
       np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
     )
-    found = kitchen_expert._rotation_vector(matrix)
+    found = _rotation_vector(matrix)
     np.testing.assert_allclose(found, angle * axis, atol=1e-6)
 
 
-@pytest.mark.parametrize('target', kitchen_expert.PLANS)
+@pytest.mark.parametrize('target', PLANS)
 def test_every_object(env, target):
   ever, actions = solve(env, (target,), 0)
   assert ever.all()
@@ -104,4 +106,4 @@ def test_an_episode_depends_on_its_seed_alone(env):
 
 def test_unknown_target(env):
   with pytest.raises(EnvError, match="No expert solves 'ketle'. Did you mean"):
-    kitchen_expert.Expert(env.model, ('ketle',))
+    Expert(env.model, ('ketle',))

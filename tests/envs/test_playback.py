@@ -5,18 +5,22 @@ import json
 import h5py
 import numpy as np
 import pytest
-from env_helpers import rollout, settings
+from env_helpers import settings
 from kitchen_files import write_d4rl, write_d5rl, write_minari, write_mjl
 
-from moto_tf import config
+import moto_tf
 from moto_tf.commands import dataset as script
-from moto_tf.data import episodes, inspect, store
+from moto_tf.data import episodes, importers, inspect, store
+from moto_tf.data.formats import SourceError
 from moto_tf.envs import EnvError, make_env
-from moto_tf.envs.kitchen import env as kitchen
-from moto_tf.envs.kitchen import playback, sources
+from moto_tf.envs.kitchen import tasks as kitchen
+from moto_tf.envs.kitchen.env import Painter, make_simulation
+from moto_tf.envs.kitchen.formats import FORMATS
+from moto_tf.envs.kitchen.playback import Playback
+from moto_tf.envs.kitchen.sources import Trajectory, d4rl, d5rl, minari, rpl
 
-ENV = config.make_config('kitchen').env
-SHADOWS = config.make_config('kitchen', **{'env.fast_render': False}).env
+ENV = moto_tf.make_config('kitchen').env
+SHADOWS = moto_tf.make_config('kitchen', **{'env.fast_render': False}).env
 
 
 @pytest.fixture(scope='module')
@@ -52,7 +56,7 @@ def live():
 
 def recipe(kind, path, task='kitchen_mixed', **changes):
   env = SHADOWS if kind == 'd5rl' else ENV
-  return playback.Recipe(kind, path, task, env, **changes)
+  return importers.Import(kind, path, task, env, **changes)
 
 
 def load(directory):
@@ -70,7 +74,7 @@ def check(found, wanted, keys):
 
 def test_d4rl_is_the_live_episode_again(live, tmp_path, capsys):
   path = write_d4rl(tmp_path / 'kitchen.hdf5', live)
-  info = playback.import_dataset(recipe('d4rl', path), tmp_path / 'out', 2)
+  info = importers.import_dataset(recipe('d4rl', path), tmp_path / 'out', 2)
   found = load(tmp_path / 'out')
   check(found, live, ('qpos', 'image'))
   for ours, theirs in zip(found, live):
@@ -81,7 +85,7 @@ def test_d4rl_is_the_live_episode_again(live, tmp_path, capsys):
   )
   assert info.record['task'] == 'kitchen_mixed'
   assert info.lengths.tolist() == [9, 9]
-  assert info.placed.sum(1).tolist() == [4, 2]
+  assert info.measures['placed'].sum(1).tolist() == [4, 2]
   assert '2/2 episodes' in capsys.readouterr().out
   # Also from a folder, and where only the robot's jump home tells episodes.
   folder = tmp_path / 'folder'
@@ -89,20 +93,18 @@ def test_d4rl_is_the_live_episode_again(live, tmp_path, capsys):
   away = {**live[1], 'qpos': live[1]['qpos'] + 0.6 * (np.arange(30) < 9)}
   flat = np.zeros(20, np.float32)
   write_d4rl(folder / 'kitchen.hdf5', [live[0], away], terminals=flat)
-  source = sources.open_source('d4rl', folder)
+  source = d4rl.Source(folder)
   assert source.names == ['row 0', 'row 10']
   np.testing.assert_allclose(source.read(1).qpos, away['qpos'], rtol=1e-6)
 
 
 def test_minari(live, tmp_path):
   path = write_minari(tmp_path / 'mixed-v2', live)
-  info = playback.import_dataset(recipe('minari', path), tmp_path / 'out')
+  info = importers.import_dataset(recipe('minari', path), tmp_path / 'out')
   found = load(tmp_path / 'out')
   check(found, live, ('state', 'proprio'))
   # Positions have the noise of the sensors, which moves the robot by 0.001.
-  painter = kitchen.Painter(
-    kitchen.make_simulation(()).model, 64, 'default', True
-  )
+  painter = Painter(make_simulation(()).model, 64, 'default', True)
   for ours, theirs in zip(found, live):
     np.testing.assert_allclose(ours['qpos'], theirs['qpos'], atol=1.1e-3)
     for qpos, image in zip(ours['qpos'], ours['image']):
@@ -110,10 +112,10 @@ def test_minari(live, tmp_path):
   painter.close()
   assert info.record['equal_rewards']['mixed'] == 1
   # A file is as good as its folder; and there may be more than ten episodes.
-  source = sources.open_source('minari', path / 'data' / 'main_data.hdf5')
+  source = minari.Source(path / 'data' / 'main_data.hdf5')
   assert source.names == ['episode_0', 'episode_1']
   many = write_minari(tmp_path / 'many', [live[0]] * 11)
-  assert sources.open_source('minari', many).names[-2:] == [
+  assert minari.Source(many).names[-2:] == [
     'episode_9', 'episode_10'
   ]  # fmt: skip
 
@@ -122,7 +124,7 @@ def test_rpl(live, tmp_path):
   for index, episode in enumerate(live):
     write_mjl(tmp_path / 'demos' / f'task_{index}' / 'log.mjl', episode)
   out = tmp_path / 'out'
-  info = playback.import_dataset(recipe('rpl', tmp_path / 'demos'), out)
+  info = importers.import_dataset(recipe('rpl', tmp_path / 'demos'), out)
   found = load(out)
   for ours, theirs in zip(found, live):
     np.testing.assert_array_equal(ours['image'], theirs['image'])
@@ -138,7 +140,7 @@ def test_rpl(live, tmp_path):
   # The controller may ask for more than the fastest action.
   fast = {**live[0], 'action': 1.5 * live[0]['action']}
   path = write_mjl(tmp_path / 'fast.mjl', fast)
-  action = sources.open_source('rpl', path).read(0).action
+  action = rpl.Source(path).read(0).action
   clipped = np.clip(fast['action'][1:], -0.999, 0.999)
   np.testing.assert_allclose(action, clipped, atol=1e-5)
   assert np.abs(action).max() == np.float32(0.999)
@@ -148,27 +150,27 @@ def test_d5rl(live, tmp_path):
   for index, episode in enumerate(live):
     write_d5rl(tmp_path / 'npz' / f'{index}.npz', episode)
   out = tmp_path / 'out'
-  info = playback.import_dataset(recipe('d5rl', tmp_path / 'npz'), out, 2)
+  info = importers.import_dataset(recipe('d5rl', tmp_path / 'npz'), out, 2)
   check(load(out), live, ('image',))
   assert info.keys.keys().isdisjoint(('qpos', 'state', 'proprio'))
   assert info.record['equal_rewards'] == {}
   # Live images would look different.
-  made = playback.Recipe('d5rl', tmp_path / 'npz', 'kitchen_mixed', ENV)
-  with pytest.raises(sources.SourceError, match='--env.fast_render False'):
-    playback.import_dataset(made, tmp_path / 'fast')
+  made = importers.Import('d5rl', tmp_path / 'npz', 'kitchen_mixed', ENV)
+  with pytest.raises(SourceError, match='--env.fast_render False'):
+    importers.import_dataset(made, tmp_path / 'fast')
   assert not (tmp_path / 'fast').exists()
   # Other sizes lie under other keys.
   large = np.zeros((10, 96, 96, 3), np.uint8)
   path = write_d5rl(tmp_path / 'one.npz', live[0], large)
-  image = sources.open_source('d5rl', path).read(0).image
+  image = d5rl.Source(path).read(0).image
   np.testing.assert_array_equal(image(96), large)
-  with pytest.raises(sources.SourceError, match=r'no images .*image_128 uint8'):
+  with pytest.raises(SourceError, match=r'no images .*image_128 uint8'):
     image(84)
   # A reward of all objects together can be taken for that of the task only.
   total = live[0]['reward']
   only = {f'reward {name}': None for name in kitchen.GOALS}
   write_d5rl(tmp_path / 'sum' / '0.npz', live[0], reward=total, **only)
-  both = playback.import_dataset(
+  both = importers.import_dataset(
     recipe('d5rl', tmp_path / 'sum'), tmp_path / 'b'
   )
   check(load(tmp_path / 'b'), live[:1], ('image',))
@@ -186,8 +188,8 @@ def test_rewards_of_another_task(live, tmp_path, kind):
     path = tmp_path / 'a.npz'
     write_d5rl(path, live[0], reward=live[0]['reward'])
   out = tmp_path / 'out'
-  with pytest.raises(sources.SourceError) as error:
-    playback.import_dataset(recipe(kind, path, 'kitchen_partial'), out)
+  with pytest.raises(SourceError) as error:
+    importers.import_dataset(recipe(kind, path, 'kitchen_partial'), out)
   for text in (
     str(path),
     'mixed 100.0 %',
@@ -198,14 +200,14 @@ def test_rewards_of_another_task(live, tmp_path, kind):
   assert not out.exists()
   if kind == 'd4rl':
     task = 'kitchen_partial'
-    playback.import_dataset(recipe(kind, path, task, relabel=True), out)
+    importers.import_dataset(recipe(kind, path, task, relabel=True), out)
     found = load(out)
     for ours, theirs in zip(found, live):
       where = kitchen.in_place(theirs['qpos'], kitchen.TASKS['partial'])
       np.testing.assert_array_equal(ours['reward'], where.sum(-1))
-    with pytest.raises(sources.SourceError, match='another format, or damaged'):
+    with pytest.raises(SourceError, match='another format, or damaged'):
       write_d4rl(path, live, rewards=np.full(20, 3, np.float32))
-      playback.import_dataset(recipe(kind, path), tmp_path / 'new')
+      importers.import_dataset(recipe(kind, path), tmp_path / 'new')
 
 
 def test_goes_on_after_an_interruption(live, tmp_path, monkeypatch):
@@ -221,17 +223,17 @@ def test_goes_on_after_an_interruption(live, tmp_path, monkeypatch):
 
   monkeypatch.setattr(episodes, 'save_episode', interrupted)
   with pytest.raises(KeyboardInterrupt):
-    playback.import_dataset(recipe('d4rl', path), out)
+    importers.import_dataset(recipe('d4rl', path), out)
   assert made == ['000000', '000001', '000002']
   monkeypatch.setattr(episodes, 'save_episode', save)
   before = [(x, x.stat().st_mtime_ns) for x in episodes.find_episodes(out)]
-  playback.import_dataset(recipe('d4rl', path), out)
+  importers.import_dataset(recipe('d4rl', path), out)
   after = [(x, x.stat().st_mtime_ns) for x in episodes.find_episodes(out)]
   assert after[:3] == before
   check(load(out), [*live, *live], ('qpos', 'image'))
   other = write_d4rl(tmp_path / 'b.hdf5', live)
   with pytest.raises(store.StoreError, match='source .*a.hdf5.*b.hdf5'):
-    playback.import_dataset(recipe('d4rl', other), out)
+    importers.import_dataset(recipe('d4rl', other), out)
 
 
 def broken(kind, live, tmp_path):
@@ -252,26 +254,26 @@ def broken(kind, live, tmp_path):
   return path, r"'action' has shape \(10, 4\)"
 
 
-@pytest.mark.parametrize('kind', sources.FORMATS)
+@pytest.mark.parametrize('kind', FORMATS)
 def test_files_that_are_something_else(live, tmp_path, kind):
   path, message = broken(kind, live, tmp_path)
   out = tmp_path / 'out'
-  with pytest.raises(sources.SourceError, match=message):
-    playback.import_dataset(recipe(kind, path), out)
+  with pytest.raises(SourceError, match=message):
+    importers.import_dataset(recipe(kind, path), out)
   # Cut short: no format is read beyond what is there.
   data = path.read_bytes()
   path.write_bytes(data[: len(data) // 2 + 1])
-  with pytest.raises(sources.SourceError) as error:
-    playback.import_dataset(recipe(kind, path), out)
+  with pytest.raises(SourceError) as error:
+    importers.import_dataset(recipe(kind, path), out)
   assert str(path) in str(error.value) and 'Get ' in str(error.value)
   path.write_bytes(b'')
-  with pytest.raises(sources.SourceError, match=str(path)):
-    playback.import_dataset(recipe(kind, path), out)
+  with pytest.raises(SourceError, match=str(path)):
+    importers.import_dataset(recipe(kind, path), out)
   # Nothing there: where to get it.
   for absent in (tmp_path / 'absent', tmp_path / 'empty'):
     (tmp_path / 'empty').mkdir(exist_ok=True)
-    with pytest.raises(sources.SourceError, match='there is no.*Get '):
-      playback.import_dataset(recipe(kind, absent), out)
+    with pytest.raises(SourceError, match='there is no.*Get '):
+      importers.import_dataset(recipe(kind, absent), out)
   assert not out.exists()
 
 
@@ -290,38 +292,38 @@ def test_what_formats_hold_must_be_right(live, tmp_path):
   )
   for (key, value), message in zip(refused.items(), messages):
     path = write_d4rl(tmp_path / f'{key}.hdf5', live, **{key: value})
-    with pytest.raises(sources.SourceError, match=message):
-      sources.open_source('d4rl', path).read(0)
+    with pytest.raises(SourceError, match=message):
+      d4rl.Source(path).read(0)
   path = write_mjl(tmp_path / 'a.mjl', live[0])
   data = bytearray(path.read_bytes())
   path.write_bytes(data[:-4])
-  with pytest.raises(sources.SourceError, match='expected a multiple of 324'):
-    sources.open_source('rpl', path).read(0)
+  with pytest.raises(SourceError, match='expected a multiple of 324'):
+    rpl.Source(path).read(0)
   start, width = 4 * 7 + 8, 4 * (1 + 68 + 12)
   times = np.arange((len(data) - start) // width, dtype='<f4') * 0.03
   for i, time in enumerate(times):
     data[start + i * width : start + i * width + 4] = time.tobytes()
   path.write_bytes(data)
-  with pytest.raises(sources.SourceError, match='a record every 0.03 s'):
-    sources.open_source('rpl', path).read(0)
+  with pytest.raises(SourceError, match='a record every 0.03 s'):
+    rpl.Source(path).read(0)
   first = np.array(live[0]['action'])
   first[0, 0] = 0.5
   path = write_d5rl(tmp_path / 'a.npz', live[0], action=first)
-  with pytest.raises(sources.SourceError, match='first action of up to 0.5'):
-    sources.open_source('d5rl', path).read(0)
+  with pytest.raises(SourceError, match='first action of up to 0.5'):
+    d5rl.Source(path).read(0)
   path = write_d5rl(tmp_path / 'b.npz', live[0], action=first.astype(object))
-  with pytest.raises(sources.SourceError, match='b.npz: unreadable'):
-    sources.open_source('d5rl', path).read(0)
+  with pytest.raises(SourceError, match='b.npz: unreadable'):
+    d5rl.Source(path).read(0)
   none = {f'reward {name}': None for name in kitchen.GOALS}
   path = write_d5rl(tmp_path / 'c.npz', live[0], **none)
-  with pytest.raises(sources.SourceError, match="neither 'reward' nor"):
-    sources.open_source('d5rl', path).read(0)
+  with pytest.raises(SourceError, match="neither 'reward' nor"):
+    d5rl.Source(path).read(0)
   many = tmp_path / 'many'
   many.mkdir()
   for name in 'ab':
     write_d4rl(many / f'{name}.hdf5', live)
-  with pytest.raises(sources.SourceError, match='several.*a.hdf5, b.hdf5'):
-    sources.open_source('d4rl', many)
+  with pytest.raises(SourceError, match='several.*a.hdf5, b.hdf5'):
+    d4rl.Source(many)
 
 
 def test_script(live, tmp_path, capsys):
@@ -358,41 +360,58 @@ def test_script(live, tmp_path, capsys):
 
 
 def test_without_images(live, tmp_path):
-  env = config.make_config('kitchen', **{'env.image': False}).env
+  env = moto_tf.make_config('kitchen', **{'env.image': False}).env
   path = write_minari(tmp_path / 'a', live)
-  made = playback.Recipe('minari', path, 'kitchen_mixed', env)
-  info = playback.import_dataset(made, tmp_path / 'out')
+  made = importers.Import('minari', path, 'kitchen_mixed', env)
+  info = importers.import_dataset(made, tmp_path / 'out')
   assert 'image' not in info.keys and info.keys['state'] == ((59,), 'float32')
   with pytest.raises(EnvError, match='Unknown kitchen task'):
-    playback.import_dataset(
+    importers.import_dataset(
       recipe('minari', path, 'kitchen_all'), tmp_path / 'b'
     )
-  assert inspect.inspect(tmp_path / 'out').placed.sum(1).tolist() == [4, 2]
+  found = inspect.inspect(tmp_path / 'out').measures['placed']
+  assert found.sum(1).tolist() == [4, 2]
 
 
 def test_second_image(live, tmp_path):
-  env = config.make_config('kitchen', **{'env.extra_size': 32}).env
+  env = moto_tf.make_config('kitchen', **{'env.extra_size': 32}).env
   path = write_d4rl(tmp_path / 'a.hdf5', live[:1])
-  made = playback.Recipe('d4rl', path, 'kitchen_mixed', env)
-  playback.import_dataset(made, tmp_path / 'out')
+  made = importers.Import('d4rl', path, 'kitchen_mixed', env)
+  importers.import_dataset(made, tmp_path / 'out')
   found = load(tmp_path / 'out')
   assert found[0]['image_extra'].shape == (10, 32, 32, 3)
   np.testing.assert_array_equal(found[0]['image'], live[0]['image'])
   write_d5rl(tmp_path / 'a.npz', live[0])
-  made = playback.Recipe('d5rl', tmp_path / 'a.npz', 'kitchen_mixed', env)
-  with pytest.raises(sources.SourceError, match='--env.extra_size 0'):
-    playback.import_dataset(made, tmp_path / 'no')
+  made = importers.Import('d5rl', tmp_path / 'a.npz', 'kitchen_mixed', env)
+  with pytest.raises(SourceError, match='--env.extra_size 0'):
+    importers.import_dataset(made, tmp_path / 'no')
 
 
-def test_player_is_an_environment(live, tmp_path):
-  path = write_d4rl(tmp_path / 'a.hdf5', live)
-  player = playback.Player(recipe('d4rl', path))
-  found = rollout(player, 1, live[1]['action'][1:])
-  player.close()
-  for key, space in player.obs_space.items():
-    assert (
-      found[key].dtype == space.dtype and found[key].shape[1:] == space.shape
-    )
-  np.testing.assert_array_equal(
-    found['next_action'][:-1], live[1]['action'][1:]
-  )
+@pytest.mark.parametrize('stored', ['positions', 'objects', 'sum'])
+def test_what_is_in_place_at_the_reset_is_no_achievement(stored):
+  """The microwave is in place at the first record only, the rest later."""
+  later = np.float32([0, 1, 1])
+  rewards = {x: later for x in kitchen.TASKS['mixed']}
+  rewards['microwave'] = np.float32([1, 0, 0])
+  action = np.zeros((2, 9), np.float32)
+  made = {'action': action, 'rewards': rewards}
+  if stored == 'sum':
+    made = {'action': action, 'reward': np.float32([4, 3, 3])}
+  if stored == 'positions':
+    qpos = np.zeros((3, 30), np.float32)
+    for name, placed in rewards.items():
+      index, goal = kitchen.GOALS[name]
+      qpos[:, list(index)] = placed[:, None] * np.array(goal)
+    made = {'action': action, 'qpos': qpos}
+
+  class Source:
+    names = ('only',)
+
+    def read(self, index):
+      return Trajectory(**made)
+
+  env = moto_tf.make_config('kitchen', {'env.image': False}).env
+  reader = Playback(Source(), 'path', 'kitchen_mixed', env, False)
+  episode = reader.read(0)
+  assert episode['reward'].tolist() == [0, 3, 3]
+  assert not episode['success'].any()

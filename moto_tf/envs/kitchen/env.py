@@ -3,140 +3,29 @@
 The reward of a step is the number of targets in place, as in the paper; an
 episode is a success once all four were in place, not necessarily together.
 
-Names are those of the paper; D4RL and D5RL swap them:
-
-  here      fourth target   D4RL               D5RL
-  mixed     slide cabinet   kitchen-partial    indistribution
-  complete  slide cabinet   kitchen-complete
-  partial   bottom burner   kitchen-mixed      outofdistribution
-
-beside microwave, kettle and light switch in all of them.
-
 Cameras (`env.camera`): 'default' is the authors' view, which the literature
 calls LEXA's; any camera of the model goes by its name.
 """
 
-import functools
+import contextlib
+import io
 from collections.abc import Mapping
 
 import numpy as np
 from gymnasium.spaces import Box
 
-from moto_tf.envs import Demonstrator, Env, EnvError, choices, render
+from moto_tf.envs import render
+from moto_tf.envs.base import Env, EnvError
+from moto_tf.envs.kitchen.tasks import find_targets, in_place, log_key
 
-# Where the joints of an object stand in qpos, and where they should be. The
-# values are those of FrankaKitchen-v1, from relay policy learning.
-GOALS = {
-  'bottom burner': ((11, 12), (-0.88, -0.01)),
-  'top burner': ((15, 16), (-0.92, -0.01)),
-  'light switch': ((17, 18), (-0.69, -0.05)),
-  'slide cabinet': ((19,), (0.37,)),
-  'hinge cabinet': ((20, 21), (0.0, 1.45)),
-  'microwave': ((22,), (-0.75,)),
-  'kettle': (
-    (23, 24, 25, 26, 27, 28, 29),
-    (-0.23, 0.75, 1.62, 0.99, 0.0, 0.0, -0.06),
-  ),
-}
-# In place below this distance from the goal.
-NEAR = 0.3
-TASKS = {
-  'mixed': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
-  'complete': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
-  'partial': ('microwave', 'kettle', 'bottom burner', 'light switch'),
-}
 VIEWS = {'default': render.View(90, -60, 1.86, (-0.3, 0.5, 2.0))}
 STEPS = 280
-# Of demonstrations: waypoints in m, and actions.
-JITTER, NOISE = 0.005, 0.1
 QPOS = 30
 
 
 def make(name: str, config) -> 'Kitchen':
   """Makes a task, such as 'mixed'."""
   return Kitchen(name, config)
-
-
-def find_targets(name: str) -> tuple[str, ...]:
-  """The four targets of a task.
-
-  Raises:
-    EnvError: there is no such task.
-  """
-  name = name.removeprefix('kitchen_')
-  if name not in TASKS:
-    raise EnvError(f'Unknown kitchen task {name!r}. {choices(name, TASKS)}')
-  return TASKS[name]
-
-
-def demonstrator(name: str, order: str = '') -> Demonstrator:
-  """Experts that bring four objects in place, in random orders.
-
-  In `complete` these are the targets. Else they are any four of all seven, and
-  an episode counts whatever comes of it; in `partial` only if it does not
-  complete all targets, as in the paper's data. With an order, these objects
-  are brought in place, in this order, and all episodes count.
-  """
-  from moto_tf.envs.kitchen import expert as kitchen_expert
-
-  targets = find_targets(name)
-  # Only acting needs it, and it takes a while.
-  model = functools.cache(lambda: make_simulation(targets).model)
-  kind = name.removeprefix('kitchen_')
-
-  fixed = parse_order(order)
-
-  def policy(seed):
-    objects = fixed or draw_order(kind, seed)
-    expert = kitchen_expert.Expert(model(), objects, seed, JITTER)
-    return lambda obs: expert(obs['qpos'])
-
-  def keep(episode):
-    success = bool(episode['success'].any())
-    rule = {'complete': success, 'partial': not success}
-    return bool(fixed) or rule.get(kind, True)
-
-  return Demonstrator(policy, keep, NOISE)
-
-
-def parse_order(text: str) -> tuple[str, ...]:
-  """Objects from their names between commas, none from ''.
-
-  Raises:
-    EnvError: there is no such object, or one comes twice.
-  """
-  order = tuple(x.strip() for x in text.split(',')) if text else ()
-  for name in order:
-    if name not in GOALS:
-      raise EnvError(f'Unknown object {name!r}. {choices(name, GOALS)}')
-  if len(set(order)) < len(order):
-    raise EnvError(f'An object comes twice in the order {text!r}.')
-  return order
-
-
-def draw_order(kind: str, seed: int) -> tuple[str, ...]:
-  """Which objects an expert brings in place, and in which order."""
-  rng, targets = np.random.default_rng(seed), TASKS[kind]
-  pool = targets if kind == 'complete' else tuple(GOALS)
-  while True:
-    order = tuple(pool[i] for i in rng.permutation(len(pool))[:4])
-    if kind != 'partial' or set(order) != set(targets):
-      return order
-
-
-def in_place(qpos: np.ndarray, targets: tuple[str, ...]) -> np.ndarray:
-  """Which targets are in place: positions [..., 30] to bool [..., targets]."""
-  found = []
-  for target in targets:
-    index, goal = GOALS[target]
-    distance = np.linalg.norm(qpos[..., list(index)] - np.array(goal), axis=-1)
-    found.append(distance < NEAR)
-  return np.stack(found, -1)
-
-
-def log_key(target: str) -> str:
-  """Observation that tells whether a target is in place, for the metrics."""
-  return f'log_{target.replace(" ", "_")}'
 
 
 class Painter:
@@ -256,7 +145,9 @@ def make_simulation(targets: tuple[str, ...]):
   """
   render.load_mujoco()
   try:
-    from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
+    # It prints a notice about other environments of the package.
+    with contextlib.redirect_stderr(io.StringIO()):
+      from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
   except ImportError as error:
     raise EnvError(
       f'Franka Kitchen cannot be imported ({error}). Run: pip install '

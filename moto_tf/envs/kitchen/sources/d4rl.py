@@ -15,15 +15,11 @@ import pathlib
 import h5py
 import numpy as np
 
+from moto_tf.data import formats
 from moto_tf.envs.kitchen import sources
+from moto_tf.envs.kitchen.formats import FORMATS
 
-URL = 'http://rail.eecs.berkeley.edu/datasets/offline_rl/kitchen'
-WHERE = (
-  f'Get it from {URL}: kitchen_microwave_kettle_light_slider-v0.hdf5 for '
-  'kitchen_mixed, kitchen_microwave_kettle_bottomburner_light-v0.hdf5 for '
-  'kitchen_partial, mini_kitchen_microwave_kettle_light_slider-v0.hdf5 for '
-  'kitchen_complete.'
-)
+WHERE = FORMATS['d4rl'].where
 # No joint of the robot moves by half of this in a step of 80 ms.
 JUMP = 0.5
 
@@ -33,19 +29,19 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Reads the file, or the only *.hdf5 of a folder."""
-    self.path = sources.find_file(path, '*.hdf5', WHERE)
-    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+    self.path = formats.find_file(path, '*.hdf5', WHERE)
+    with formats.reading(self.path, WHERE), h5py.File(self.path) as file:
       keys = ('observations', 'actions', 'rewards', 'terminals')
       columns = {key: file[key][()] for key in keys}
       timeouts = file['timeouts'][()] if 'timeouts' in file else None
     label = lambda key: f'{self.path}: {key}'
-    observations = sources.check(
+    observations = formats.check_array(
       label('observations'), columns['observations'], (None, 60)
     )
     rows = len(observations)
     shapes = {'actions': (rows, 9), 'rewards': (rows,), 'terminals': (rows,)}
     columns = {
-      key: sources.check(label(key), columns[key], shape)
+      key: formats.check_array(label(key), columns[key], shape)
       for key, shape in shapes.items()
     }
     self._qpos = observations[:, : sources.QPOS]
@@ -53,7 +49,7 @@ class Source:
     self._reward = columns['rewards']
     ends = columns['terminals'] > 0
     if timeouts is not None:
-      ends |= sources.check(label('timeouts'), timeouts, (rows,)) > 0
+      ends |= formats.check_array(label('timeouts'), timeouts, (rows,)) > 0
     # Where a new episode starts although nothing ended: the robot is at home.
     moved = np.abs(np.diff(self._qpos[:, :9], axis=0)).max(-1, initial=0)
     ends[:-1] |= moved > JUMP
@@ -62,7 +58,7 @@ class Source:
       slice(a, b) for a, b in zip(bounds, bounds[1:]) if b - a > 1
     ]
     if not self._slices:
-      raise sources.SourceError(f'{self.path}: holds no episode of two rows.')
+      raise formats.SourceError(f'{self.path}: holds no episode of two rows.')
     self.names = [f'row {x.start}' for x in self._slices]
 
   def read(self, index: int) -> sources.Trajectory:

@@ -11,12 +11,11 @@ import pathlib
 
 import numpy as np
 
+from moto_tf.data import formats
 from moto_tf.envs.kitchen import sources
+from moto_tf.envs.kitchen.formats import FORMATS
 
-WHERE = (
-  'Get it by `gsutil -m cp -r gs://d5rl_datasets/KITCHEN_DATA/'
-  'kitchen_demos_multitask_lexa_view_and_wrist_npz .`, and give the folder.'
-)
+WHERE = FORMATS['d5rl'].where
 # The first of these that has the wanted size is taken.
 IMAGES = ('image', 'extra_image_camera_12_rgb', 'image_128')
 
@@ -26,8 +25,8 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Lists the files below a folder."""
-    self.paths = sources.find_files(path, '*.npz', WHERE)
-    self.names = sources.short_names(path, self.paths)
+    self.paths = formats.find_files(path, '*.npz', WHERE)
+    self.names = formats.short_names(path, self.paths)
 
   def read(self, index: int) -> sources.Trajectory:
     """Rewards of an episode; its images are read when they are asked for."""
@@ -35,20 +34,22 @@ class Source:
     arrays = _load(path, lambda key: key in ('action', 'reward') or _named(key))
     label = lambda key: f'{path}: {key!r}'
     if 'action' not in arrays:
-      raise sources.SourceError(f"{path}: key 'action' is missing. {WHERE}")
+      raise formats.SourceError(f"{path}: key 'action' is missing. {WHERE}")
     action = arrays.pop('action')
-    action = sources.check(label('action'), action, (None, sources.ACTIONS))
+    action = formats.check_array(
+      label('action'), action, (None, sources.ACTIONS)
+    )
     records = len(action)
     rewards = {
-      key: sources.check(label(key), value, (records,))
+      key: formats.check_array(label(key), value, (records,))
       for key, value in arrays.items()
     }
     if not rewards:
-      raise sources.SourceError(
+      raise formats.SourceError(
         f"{path}: has neither 'reward' nor 'reward <object>'. {WHERE}"
       )
     if records < 2 or action[0].any():
-      raise sources.SourceError(
+      raise formats.SourceError(
         f'{path}: has {records} records and a first action of up to '
         f'{np.abs(action[:1]).max(initial=0):.3g}, expected two or more and a '
         'first action of zeros, which leads into the reset.'
@@ -67,7 +68,7 @@ def _named(key):
 
 
 def _load(path, wanted):
-  with sources.reading(path, WHERE), np.load(path, allow_pickle=False) as file:
+  with formats.reading(path, WHERE), np.load(path, allow_pickle=False) as file:
     return {key: file[key] for key in file.files if wanted(key)}
 
 
@@ -81,7 +82,7 @@ def _images(path, records, size):
       if image.shape == (records, size, size, 3) and image.dtype == np.uint8:
         return image
       found.append(f'{key} {image.dtype} {image.shape}')
-  raise sources.SourceError(
+  raise formats.SourceError(
     f'{path}: has no images uint8 ({records}, {size}, {size}, 3); there are: '
     f'{", ".join(found) or "none"}. Set --env.image_size to one of these.'
   )

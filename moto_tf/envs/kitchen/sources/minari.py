@@ -15,14 +15,11 @@ import pathlib
 import h5py
 import numpy as np
 
+from moto_tf.data import formats
 from moto_tf.envs.kitchen import sources
+from moto_tf.envs.kitchen.formats import FORMATS
 
-WHERE = (
-  'Get it by `pip install minari[hdf5] && minari download NAME`, where NAME is '
-  'D4RL/kitchen/partial-v2 for kitchen_mixed, D4RL/kitchen/mixed-v2 for '
-  'kitchen_partial, D4RL/kitchen/complete-v2 for kitchen_complete, and give '
-  'its folder below ~/.minari/datasets, or the main_data.hdf5 in it.'
-)
+WHERE = FORMATS['minari'].where
 
 
 class Source:
@@ -30,11 +27,11 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Lists the episodes of a folder or of its main_data.hdf5."""
-    self.path = sources.find_file(path, 'main_data.hdf5', WHERE)
-    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+    self.path = formats.find_file(path, 'main_data.hdf5', WHERE)
+    with formats.reading(self.path, WHERE), h5py.File(self.path) as file:
       names = [x for x in file if x.startswith('episode_')]
     if not names:
-      raise sources.SourceError(
+      raise formats.SourceError(
         f'{self.path}: there are no groups episode_<i> in it. {WHERE}'
       )
     self.names = sorted(names, key=lambda x: (len(x), x))
@@ -42,16 +39,18 @@ class Source:
   def read(self, index: int) -> sources.Trajectory:
     """Positions, state and rewards of an episode."""
     name = self.names[index]
-    with sources.reading(self.path, WHERE), h5py.File(self.path) as file:
+    with formats.reading(self.path, WHERE), h5py.File(self.path) as file:
       group = file[name]
       action = group['actions'][()]
       reward = group['rewards'][()]
       state = group['observations']['observation'][()]
     label = f'{self.path}: {name}/'
-    action = sources.check(f'{label}actions', action, (None, sources.ACTIONS))
+    action = formats.check_array(
+      f'{label}actions', action, (None, sources.ACTIONS)
+    )
     length = len(action)
-    reward = sources.check(f'{label}rewards', reward, (length,))
-    state = sources.check(
+    reward = formats.check_array(f'{label}rewards', reward, (length,))
+    state = formats.check_array(
       f'{label}observations/observation', state, (length + 1, 59)
     )
     return sources.Trajectory(

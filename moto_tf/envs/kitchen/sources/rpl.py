@@ -16,13 +16,11 @@ import pathlib
 
 import numpy as np
 
+from moto_tf.data import formats
 from moto_tf.envs.kitchen import sources
+from moto_tf.envs.kitchen.formats import FORMATS
 
-URL = 'https://github.com/google-research/relay-policy-learning'
-WHERE = (
-  f'Get kitchen_demos_multitask.zip (700 MB) from {URL}, for example by `git '
-  'lfs clone`, unzip it, and give the folder.'
-)
+WHERE = FORMATS['rpl'].where
 STEP = 0.08
 # Of a velocity of 1, in rad/s.
 SPEED = 2.0
@@ -34,8 +32,8 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Lists the logs below a folder."""
-    self.paths = sources.find_files(path, '*.mjl', WHERE)
-    self.names = sources.short_names(path, self.paths)
+    self.paths = formats.find_files(path, '*.mjl', WHERE)
+    self.names = formats.short_names(path, self.paths)
 
   def read(self, index: int) -> sources.Trajectory:
     """Positions and state of a log, one record per step of the kitchen."""
@@ -45,7 +43,7 @@ class Source:
     records = records[::skip]
     qpos, qvel, ctrl = np.split(records[:, 1:], [30, 59], -1)
     if len(qpos) < 2:
-      raise sources.SourceError(f'{path}: is shorter than two steps.')
+      raise formats.SourceError(f'{path}: is shorter than two steps.')
     action = (ctrl - qpos[:, : sources.ACTIONS]) / STEP / SPEED
     return sources.Trajectory(
       action=np.clip(action[:-1], -0.999, 0.999).astype(np.float32),
@@ -58,13 +56,13 @@ class Source:
 
 def _read(path):
   """Records [N, 1 + 30 + 29 + 9] of a log: time, qpos, qvel, ctrl."""
-  with sources.reading(path, WHERE):
+  with formats.reading(path, WHERE):
     data = path.read_bytes()
   header = np.frombuffer(data[: 4 * HEADER], '<i4')
   sizes = (sources.QPOS, sources.QVEL, sources.ACTIONS)
   if len(header) < HEADER or tuple(header[:3]) != sizes:
     found = tuple(int(x) for x in header[:3])
-    raise sources.SourceError(
+    raise formats.SourceError(
       f'{path}: begins with the sizes {found}, expected {sizes} of the '
       f'kitchen. It is no log of it. {WHERE}'
     )
@@ -73,12 +71,12 @@ def _read(path):
   start = 4 * HEADER + name
   left = len(data) - start
   if min(nmocap, nsensor, nuser, name) < 0 or left <= 0 or left % (4 * width):
-    raise sources.SourceError(
+    raise formats.SourceError(
       f'{path}: has {max(left, 0)} bytes of records, expected a multiple of '
       f'{4 * width}; it is damaged or cut short. {WHERE}'
     )
   records = np.frombuffer(data, '<f4', offset=start).reshape(-1, width)
-  return sources.check(
+  return formats.check_array(
     f'{path}: its records', records[:, : 1 + sum(sizes)], (None, 1 + sum(sizes))
   )
 
@@ -88,7 +86,7 @@ def _records_per_step(path, time):
   interval = float(np.median(np.diff(time))) if len(time) > 1 else 0.0
   skip = round(STEP / interval) if interval > 0 else 0
   if skip < 1 or abs(skip * interval - STEP) > 0.05 * STEP:
-    raise sources.SourceError(
+    raise formats.SourceError(
       f'{path}: has a record every {interval:.4g} s, which does not divide '
       f'the {STEP} s of a step of the kitchen.'
     )

@@ -1,11 +1,11 @@
 """Compares our kitchen with the one of the original d4rl package.
 
-  .venv-d4rl/bin/python scripts/d4rl_parity.py --out parity.png
+  .venv-d4rl/bin/python -m moto_tf.envs.kitchen.parity --out parity.png
 
-It runs in an environment of its own, see requirements-d4rl.txt, so both sides
-have its MuJoCo. Both start in the same state, get the same actions, and have
-the noise of their sensors switched off, which differs (D4RL's is ten times as
-large) and reaches the controller. Reported are
+It runs from a checkout in an environment of its own, see requirements-d4rl.txt,
+so both sides have its MuJoCo. Both start in the same state, get the same
+actions, and have the noise of their sensors switched off, which differs (D4RL's
+is ten times as large) and reaches the controller. Reported are
 
   targets   of the tasks, whose names differ
   states    after one step from the same state, and of two simulations that run
@@ -27,11 +27,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
-from moto_tf import images  # noqa: E402
-from moto_tf.envs import render  # noqa: E402
-from moto_tf.envs.kitchen import env as kitchen
-from moto_tf.envs.kitchen import expert as kitchen_expert
+from moto_tf import files, images
+from moto_tf.envs import render
+from moto_tf.envs.kitchen import demonstrations, env, tasks
+from moto_tf.envs.kitchen.expert import Expert
+from moto_tf.errors import explain_errors
 
 # Ours and theirs; the paper's names are D4RL's the other way round.
 NAMES = {
@@ -49,11 +49,11 @@ PEDESTAL = (0.12, 0.9, 0.0)
 
 
 class Ours:
-  """FrankaKitchen-v1 as in moto_tf.envs.kitchen, without noise."""
+  """FrankaKitchen-v1 as in moto_tf.envs.kitchen.env, without noise."""
 
   def __init__(self, targets: tuple[str, ...], pedestal: bool = True):
     self._targets = targets
-    self._env = kitchen.make_simulation(targets)
+    self._env = env.make_simulation(targets)
     self.model, self.data = self._env.model, self._env.data
     if not pedestal:
       found = (self.model.geom_size == PEDESTAL).all(-1)
@@ -78,7 +78,7 @@ class Ours:
 
   @property
   def reward(self) -> int:
-    return int(kitchen.in_place(self.data.qpos, self._targets).sum())
+    return int(tasks.in_place(self.data.qpos, self._targets).sum())
 
 
 class Theirs:
@@ -117,7 +117,7 @@ class Theirs:
     """Image as the public code that renders D4RL's states makes it."""
     from dm_control.mujoco import engine
 
-    view = kitchen.VIEWS['default']
+    view = env.VIEWS['default']
     camera = engine.MovableCamera(self._env.sim, size, size)
     camera.set_pose(view.lookat, view.distance, view.azimuth, view.elevation)
     return camera.render()
@@ -139,16 +139,18 @@ def load_d4rl() -> None:
   except ImportError as error:
     sys.exit(
       f'Error: d4rl cannot be imported ({error}). Make the environment that '
-      'requirements-d4rl.txt describes, and run this script with its Python.'
+      'requirements-d4rl.txt describes, and run this with its Python.'
     )
 
 
 def expert(ours: Ours, order: tuple[str, ...], seed: int) -> Callable:
   """Policy of the scripted expert for our simulation."""
-  policy = kitchen_expert.Expert(ours.model, order, seed, kitchen.JITTER)
+  policy = Expert(ours.model, order, seed, demonstrations.JITTER)
   rng = np.random.default_rng(seed)
   return lambda: np.clip(
-    policy(ours.data.qpos) + kitchen.NOISE * rng.standard_normal(9), -1, 1
+    policy(ours.data.qpos) + demonstrations.NOISE * rng.standard_normal(9),
+    -1,
+    1,
   )
 
 
@@ -200,8 +202,8 @@ def compare_images(theirs: Theirs, states: list, size: int) -> list:
     theirs.set(qpos, qvel)
     rows[0].append(theirs.render(size))
   for row, fast in ((rows[1], True), (rows[2], False)):
-    model = kitchen.make_simulation(ORDERS[0]).model
-    painter = kitchen.Painter(model, size, 'default', fast)
+    model = env.make_simulation(ORDERS[0]).model
+    painter = env.Painter(model, size, 'default', fast)
     row += [painter(qpos) for qpos, *_ in states]
     painter.close()
   return [np.stack(row) for row in rows]
@@ -211,7 +213,7 @@ def report_targets(sides: dict) -> None:
   """Prints whether the tasks of ours and theirs have the same targets."""
   print('Targets')
   for name, theirs in sides.items():
-    same = set(theirs.targets) == set(kitchen.find_targets(name))
+    same = set(theirs.targets) == set(tasks.find_targets(name))
     equal = 'the same' if same else f'DIFFERENT: {theirs.targets}'
     print(f'  {name:<18}{NAMES[name]:<22}{equal}')
 
@@ -222,7 +224,7 @@ def report_run(name: str, order: tuple[str, ...], kind: str) -> tuple:
   Returns:
     Whether theirs rewards equal ours of the same states, bool [N]; the states.
   """
-  targets = kitchen.find_targets(name)
+  targets = tasks.find_targets(name)
   ours = Ours(targets, 'no pedestal' not in kind)
   theirs = Theirs(NAMES[name])
   policy = expert(ours, order, 0) if kind == 'expert' else random(0)
@@ -240,7 +242,7 @@ def report_run(name: str, order: tuple[str, ...], kind: str) -> tuple:
     f'{rewards[:, 1].sum()}; at the end {rewards[-1, 0]} and '
     f'{rewards[-1, 1]} targets in place'
   )
-  again = kitchen.in_place(np.array(found.b), targets).sum(-1)
+  again = tasks.in_place(np.array(found.b), targets).sum(-1)
   return again == rewards[:, 1], found.states
 
 
@@ -285,9 +287,10 @@ def main(argv: list[str] | None = None):
   rows = report_images(sides['kitchen_mixed'], states, args.size)
   if args.out:
     sheet = np.concatenate([np.concatenate(list(row), 1) for row in rows])
-    args.out.write_bytes(images.encode_png(images.upscale(sheet, 2)))
+    files.write_atomic(args.out, images.encode_png(images.upscale(sheet, 2)))
     print(f'Wrote {args.out}: theirs, ours fast, ours with shadows.')
 
 
 if __name__ == '__main__':
-  main()
+  with explain_errors():
+    main()

@@ -1,0 +1,190 @@
+"""Data of others as our episodes: the registry of formats, and the import.
+
+A format is one file with a Reader (see `moto_tf.data.formats`) and one call of
+`register_format`. It may be of any suite.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from moto_tf import envs
+from moto_tf.data import episodes, inspect, store
+from moto_tf.data.formats import Format, Reader, SourceError
+from moto_tf.envs.worker import Worker, WorkerError
+from moto_tf.errors import MotoError
+from moto_tf.progress import Progress
+from moto_tf.registry import Registry, resolve
+
+FORMATS = Registry(
+  'format',
+  {
+    name: entry
+    for suite in envs.SUITES.values()
+    if suite.formats
+    for name, entry in resolve(suite.formats).items()
+  },
+)
+
+
+def register_format(
+  name: str,
+  open: str | Callable,
+  *,
+  where: str = '',
+  suite: str = '',
+  report: str | Callable | None = None,
+) -> Format:
+  """Adds a format of one's own to those that `dataset import` reads.
+
+  Args:
+    name: of the format.
+    open, where, suite, report: see `Format`.
+
+  Raises:
+    RegistryError: the name is taken, or is none.
+  """
+  return FORMATS.register(name, Format(open, where, suite, report))
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+  """Everything that decides what an imported episode looks like.
+
+  Attributes:
+    format: a key of FORMATS.
+    path: file or folder that it reads.
+    task: name with its suite.
+    env: the `env` part of a Config.
+    relabel: stored rewards need not be those of the task.
+  """
+
+  format: str
+  path: Path
+  task: str
+  env: object
+  relabel: bool = False
+
+  def settings(self) -> dict:
+    """Plain values, as stored in dataset.json."""
+    values = {
+      'task': self.task,
+      'format': self.format,
+      'source': '/'.join(Path(self.path).absolute().parts[-2:]),
+      'env': dict(self.env),
+    }
+    return json.loads(json.dumps(values))
+
+
+def full_task(kind: str, task: str) -> str:
+  """Name of a task with its suite, which the format may know.
+
+  Raises:
+    RegistryError: there is no such format.
+    SourceError: the format has data of another suite.
+  """
+  suite = FORMATS[kind].suite
+  if not suite:
+    return envs.full_task(task)
+  if '_' not in task:
+    return f'{suite}_{task}'
+  if task.partition('_')[0] != suite:
+    raise SourceError(
+      f'The format {kind} has data of tasks {suite}_<name>, not of {task}.'
+    )
+  return task
+
+
+def open_reader(recipe: Import) -> Reader:
+  """The reader of an import.
+
+  Raises:
+    RegistryError: there is no such format.
+    EnvError: there is no such suite.
+    MotoError: there is nothing at the path, or nothing of this format.
+  """
+  envs.find_suite(recipe.task)
+  return _open(FORMATS[recipe.format], recipe)
+
+
+def import_dataset(
+  recipe: Import, directory: Path, workers: int = 1
+) -> inspect.Info:
+  """Turns files of others into a directory of episodes, going on if it has any.
+
+  Episode i is trajectory i, whatever the number of worker processes.
+
+  Returns:
+    The numbers of the whole directory.
+
+  Raises:
+    MotoError: the files cannot be read or are of something else.
+    StoreError: the directory holds something else.
+    WorkerError: reading failed in a worker process.
+  """
+  reader = open_reader(recipe)
+  count, facts = len(reader.names), reader.check()
+  reader.close()
+  settings = recipe.settings()
+  kept, _ = store.open_directory(directory, settings)
+  store.write_record(directory, settings, trajectories=count, **facts)
+  left = [i for i in range(count) if i not in kept]
+  name = recipe.task.partition('_')[2]
+  with Progress(name, count, len(kept)) as progress:
+    for index, episode in _read(recipe, left, workers):
+      episodes.save_episode(directory, f'{index:06d}', _complete(episode))
+      kept.add(index)
+      progress.show(len(kept))
+  return inspect.inspect(directory)
+
+
+def _open(entry, recipe):
+  path = Path(recipe.path).expanduser()
+  if not path.exists():
+    raise SourceError(f'{path}: there is no such file. {entry.where}'.strip())
+  return resolve(entry.open)(path, recipe.task, recipe.env, recipe.relabel)
+
+
+def _read(recipe, indices, workers) -> Iterator[tuple[int, dict]]:
+  """Episodes in the order of their numbers, read by worker processes."""
+  # The entry goes along, because a worker may not know the format.
+  make = functools.partial(_open, FORMATS[recipe.format], recipe)
+  workers = min(workers, len(indices))
+  pool = []
+  try:
+    for worker, index in zip(range(workers), indices):
+      pool.append(Worker(make, 'reader'))
+      pool[worker].send('read', index)
+    for i, index in enumerate(indices):
+      worker = pool[i % workers]
+      episode = worker.result()
+      # It reads on while this one is written.
+      if i + workers < len(indices):
+        worker.send('read', indices[i + workers])
+      yield index, episode
+  except WorkerError as failure:
+    if isinstance(failure.error, MotoError):
+      raise failure.error from failure
+    raise
+  finally:
+    for worker in pool:
+      worker.close()
+
+
+def _complete(episode):
+  """The episode in our order of keys, with flags that its reader left out."""
+  if 'reward' not in episode:
+    return episode
+  records = np.arange(len(episode['reward']))
+  flags = {
+    'is_first': records == 0,
+    'is_last': records == len(records) - 1,
+    'is_terminal': np.zeros(len(records), bool),
+  }
+  rest = {k: v for k, v in episode.items() if k not in episodes.FLAGS}
+  given = {k: v for k, v in episode.items() if k in episodes.FLAGS}
+  return {**rest, **flags, **given}

@@ -1,0 +1,44 @@
+"""Episodes in memory, and windows of records drawn from them."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Episode(NamedTuple):
+  arrays: dict
+  success: bool
+
+  @property
+  def records(self):
+    return len(self.arrays['reward'])
+
+
+class Pool:
+  """Episodes to draw from; never changed, so threads can share it."""
+
+  def __init__(self, episodes):
+    self.episodes = tuple(episodes)
+    self.ends = np.cumsum([e.records for e in self.episodes], dtype=np.int64)
+    self.records = int(self.ends[-1]) if self.episodes else 0
+    self.transitions = self.records - len(self.episodes)
+
+  def window(self, rng, length):
+    """Yields (episode, first record, position, size) to fill a window.
+
+    The first record is uniform over all records. After the last record of an
+    episode comes the first one of an episode uniform over episodes. Records of
+    this renewal chain are uniform at every position of the window: record 0 of
+    each episode is entered with probability (episodes / records) / episodes.
+    """
+    record = int(rng.integers(self.records))
+    index = int(np.searchsorted(self.ends, record, 'right'))
+    start = record - (int(self.ends[index - 1]) if index else 0)
+    position = 0
+    while position < length:
+      episode = self.episodes[index]
+      size = min(episode.records - start, length - position)
+      yield episode, start, position, size
+      position += size
+      if position < length:
+        index, start = int(rng.integers(len(self.episodes))), 0
