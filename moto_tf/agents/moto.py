@@ -9,7 +9,7 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 
 import tensorflow as tf
 
-from moto_tf.agents.actor_critic import Actor, ActorCritic
+from moto_tf.agents.actor_critic import Actor, ActorCritic, EpisodeValues
 from moto_tf.agents.penalties import PENALTIES
 from moto_tf.nn.layers import Layers
 from moto_tf.nn.tfutils import split, uniform
@@ -23,6 +23,7 @@ class MOTO(ActorCritic):
   def __init__(self, config, world_model, action: int, layers: Layers):
     inputs = world_model.rssm.feat + action
     super().__init__(config, world_model, action, 2, inputs, layers)
+    self.penalty = config.penalty, config.alpha
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
@@ -150,6 +151,33 @@ class MOTO(ActorCritic):
       'critic_data_q': tf.reduce_sum(real['mask'] * q_data) / (2 * count),
       'critic_data_target': tf.reduce_sum(real['mask'] * target) / count,
     }
+
+  def predict_values(
+    self, post: dict, episode: dict, last: tf.Tensor
+  ) -> EpisodeValues:
+    """What the critics say of an episode, of penalised rewards (Eq. 3).
+
+        record      s[0]      s[1]      ...    s[T-1]    s[T]
+        action           a[1]      a[2]             a[T]       last
+        predicted   q[0]      q[1]             q[T-1]    tail
+        reward      r[1]      r[2]             r[T]
+        penalty     u[0]      u[1]             u[T-1]    of s[i], a[i+1]
+
+    Args:
+      post: its posterior states with 'feat', [T + 1, ...].
+      episode: arrays [T + 1, ...].
+      last: [1, A], the action that the policy takes in s[T].
+    """
+    q = lambda *x: tf.reduce_min(self.critics(*x), 0)
+    feat, action = post['feat'], tf.convert_to_tensor(episode['action'][1:])
+    states = {k: post[k][:, None] for k in ('deter', 'stoch')}
+    return EpisodeValues(
+      predicted=q(feat[:-1], action),
+      reward=episode['reward'][1:],
+      penalty=self._config.alpha * self.disagreement(states)[:, 0],
+      end=0.0,
+      tail=q(feat[-1:], last)[0],
+    )
 
 
 def value_expansion(
