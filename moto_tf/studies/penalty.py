@@ -106,14 +106,14 @@ def measure_penalty(
     posts: states of each episode, of `encode_all`.
 
   Returns:
-    Numbers for JSON: `used`, the statistic that is the penalty, and `alpha`, its
-    weight, None where the agent has no penalty; `statistics` by name and kind
-    with mean, std and rise (over recorded, relative) at every step; `errors` by
-    observation with mean of the model and of the posterior, which sees the
-    observation, at every step, and the rank correlations of each statistic:
-    `spearman` with the error over all states and steps, `spearman_at_step` the
-    mean over steps of that over states, `spearman_excess` with the error beyond
-    the posterior's.
+    Numbers for JSON: `used`, the statistic that is the penalty, and `alpha`,
+    its weight, None where the agent has no penalty; `statistics` by name and
+    kind with mean, std and rise (over recorded, relative) at every step;
+    `errors` by observation with mean of the model and of the posterior, which
+    sees the observation, at every step, and the rank correlations of each
+    statistic: `spearman` with the error over all states and steps,
+    `spearman_at_step` the mean over steps of that over states,
+    `spearman_excess` with the error beyond the posterior's.
 
   Raises:
     StudyError: all episodes are too short.
