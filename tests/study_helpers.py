@@ -5,14 +5,14 @@ import json
 import numpy as np
 from helpers import make_batch, randomize, tiny_config
 
-from moto_tf.config import make_config
+from moto_tf.presets import make_config
 from moto_tf.train.run import Run
 
 
 def make_episode(length=6, seed=0, terminal=False, success=False):
   """A random episode of `length` transitions."""
   config = tiny_config(
-    replay__batch=1, replay__length=length + 1, start_states=0
+    replay__batch=1, replay__length=length + 1, moto__start_states=0
   )
   batch = make_batch(config, seed)
   episode = {k: v[0] for k, v in batch.items()}
@@ -48,7 +48,7 @@ def make_run(logdir, **overrides):
     {'gradient_step': step, 'phase': phase, f'train/imag_{name}': 0.1 * step}
     for step, phase in ((1, 'offline'), (2, 'online'), (3, 'online'))
     for name in ('disagreement', 'penalty', 'reward_raw')
-    if config.behavior == 'moto'
+    if config.method == 'moto'
   ]
   with (logdir / 'metrics.jsonl').open('a') as file:
     file.writelines(json.dumps(row) + '\n' for row in rows)

@@ -10,7 +10,9 @@ import pytest
 from helpers import ACT, SPACES, tiny_config
 from study_helpers import make_run
 
+from moto_tf import policy
 from moto_tf.commands.diagnose import main
+from moto_tf.policy import load_agent
 from moto_tf.registry import RegistryError, resolve
 from moto_tf.studies import (
   NEEDS,
@@ -24,9 +26,7 @@ from moto_tf.studies import (
 )
 from moto_tf.studies.context import Context, find_data
 from moto_tf.studies.diagnose import diagnose
-from moto_tf.train import evaluation
 from moto_tf.train.checkpoint import Checkpoints
-from moto_tf.train.evaluation import load_agent
 
 
 def test_where_the_data_is(tmp_path):
@@ -86,7 +86,7 @@ def test_script_writes_numbers_and_figures(tmp_path, capsys):
 
 
 def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
-  settings = {'behavior': 'dreamer', 'rssm.ensemble': 1, 'start_states': 0}
+  settings = {'method': 'dreamerv2', 'rssm.ensemble': 1}
   logdir = make_run(tmp_path / 'dreamerv2' / '0', **settings)
   main(['--logdir', str(logdir), '--episodes', '2'])
   output = capsys.readouterr().out
@@ -95,7 +95,7 @@ def test_script_on_a_dreamer_of_one_head(tmp_path, capsys):
   (tmp_path / 'empty').mkdir()
   with pytest.raises(SystemExit, match='no episode that this agent can use'):
     main(['--logdir', str(logdir), '--data', str(tmp_path / 'empty')])
-  assert 'episodes/s' not in capsys.readouterr().out
+  assert '2/2 episodes' not in capsys.readouterr().out
   assert 'No disagreement.png' in output
   figures = {'q_calibration.png', 'reward.png'}
   assert files(logdir / 'diagnosis') == {'diagnosis.json', *figures}
@@ -188,7 +188,7 @@ def test_an_agent_without_world_model(run, tmp_path, monkeypatch, capsys):
   config = tiny_config(offline_data=str(tmp_path / 'gone'))
   agent = types.SimpleNamespace(obs_space=SPACES, obs_keys=[], act_space=ACT)
   loaded = (agent, config, {'counters': {'gradient_step': 3}})
-  monkeypatch.setattr(evaluation, 'load_agent', lambda *_: loaded)
+  monkeypatch.setattr(policy, 'load_agent', lambda *_: loaded)
   row = {'gradient_step': 1, 'phase': 'online', 'eval/success': 0.5}
   (tmp_path / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
   (tmp_path / 'config.yaml').write_text((run / 'config.yaml').read_text())

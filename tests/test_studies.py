@@ -65,7 +65,7 @@ class Known:
 
 @pytest.mark.parametrize('terminal', [False, True])
 def test_q_is_compared_with_what_follows_its_action(monkeypatch, terminal):
-  config = tiny_config(alpha=3.0)
+  config = tiny_config(moto__alpha=3.0)
   agent = make_agent(config)
   randomize(agent)
   rssm, episode = agent.model.rssm, make_episode(terminal=terminal)
@@ -95,7 +95,7 @@ def test_q_is_compared_with_what_follows_its_action(monkeypatch, terminal):
 
 @pytest.mark.parametrize('terminal', [False, True])
 def test_a_state_value_has_the_reward_of_its_state(monkeypatch, terminal):
-  config = tiny_config(behavior='dreamer', rssm__ensemble=1, start_states=0)
+  config = tiny_config(method='dreamerv2', rssm__ensemble=1)
   dreamer = make_agent(config)
   randomize(dreamer)
   episode = make_episode(terminal=terminal)

@@ -1,29 +1,25 @@
 """Checks the critics, the reward head and the penalty of a trained agent."""
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import moto_tf
-from moto_tf.commands import positive
-from moto_tf.registry import load_plugins
+from moto_tf.commands import add_plugins, positive
+from moto_tf.commands.settings import load_plugins
 from moto_tf.studies import STUDIES
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line; see its --help."""
-  plugins = argparse.ArgumentParser(add_help=False)
-  plugins.add_argument(
-    '--plugins',
-    default='',
-    help='.py files or modules of your own, between commas, imported first',
-  )
+  argv = sys.argv[1:] if argv is None else argv
   with moto_tf.explain_errors():
     # Before the help, which lists the studies they register.
-    load_plugins(plugins.parse_known_args(argv)[0].plugins)
+    load_plugins(argv)
   parser = argparse.ArgumentParser(
     description=describe(),
     formatter_class=argparse.RawDescriptionHelpFormatter,
-    parents=[plugins],
   )
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
@@ -48,6 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     "run's offline_data",
   )
   add('--outdir', type=Path, help='default: LOGDIR/diagnosis')
+  add_plugins(parser)
   args = vars(parser.parse_args(argv))
   del args['plugins']
   with moto_tf.explain_errors():

@@ -7,10 +7,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from moto_tf import envs
 from moto_tf.config import Config
 from moto_tf.data import episodes as files
-from moto_tf.envs.driver import Driver
 from moto_tf.model.world_model import WorldModel
 from moto_tf.results import curves
 from moto_tf.studies import NEEDS, StudyError
@@ -29,7 +27,7 @@ class Context:
   study has rolled out or encoded, the next one finds.
 
   Attributes:
-    agent, config, meta: of the run, as evaluation.load_agent returns them.
+    agent, config, meta: of the run, as policy.load_agent returns them.
     logdir: of the run.
     episodes: number rolled out.
     envs: environments at the same time.
@@ -76,18 +74,8 @@ class Context:
   @functools.cached_property
   def rollouts(self) -> list[dict]:
     """Episodes of the evaluation policy, those of the command evaluate."""
-    config = self.config
-    make_env = functools.partial(envs.make_env, config.task, config.env)
-    driver = Driver(make_env, min(self.envs, self.episodes), config.env_workers)
-    try:
-      show = evaluation.progress(self.episodes)
-      _, rollouts = evaluation.evaluate(
-        self.agent, driver, self.episodes, show=show
-      )
-    finally:
-      driver.close()
-    print()  # Ends the line of the progress.
-    return rollouts
+    count = {'episodes': self.episodes, 'count': self.envs}
+    return evaluation.roll_out(self.agent, self.config, **count)[1]
 
   @functools.cached_property
   def rollout_posts(self) -> list[dict[str, tf.Tensor]]:

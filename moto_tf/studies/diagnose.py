@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from moto_tf import policy
 from moto_tf.files import replacing, write_json
 from moto_tf.registry import resolve
 from moto_tf.studies import STUDIES, StudyError, StudySkipped
 from moto_tf.studies.context import Context
-from moto_tf.train import evaluation
 
 
 def diagnose(
@@ -44,7 +44,7 @@ def diagnose(
   chosen = {k: study for k, study in STUDIES.items() if k in named}
   logdir = Path(logdir).expanduser()
   outdir = Path(outdir).expanduser() if outdir else logdir / 'diagnosis'
-  agent, config, meta = evaluation.load_agent(logdir, checkpoint, False)
+  agent, config, meta = policy.load_agent(logdir, checkpoint, False)
   given = Path(data) if data else None
   context = Context(agent, config, meta, logdir, episodes, envs, given)
   # Before the rollouts take their time: data that is not there.
