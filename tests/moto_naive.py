@@ -64,6 +64,33 @@ def transitions(agent, count=5, seed=0):
   return tf.nest.map_structure(lambda x: tf.constant(x, tf.float32), real)
 
 
+def naive_penalty(name, logits, stoch):
+  """Eq. 2 of one state; logits [M, S, C], stoch [S, C]."""
+  members, variables, classes = logits.shape
+  logits = np.asarray(logits, np.float64)
+  log_probs = np.stack(
+    [
+      [row - np.log(np.sum(np.exp(row))) for row in logits[m]]
+      for m in range(members)
+    ]
+  )
+  if name == 'logit_std':
+    stds = [
+      np.sqrt(np.mean((column - np.mean(column)) ** 2))
+      for column in log_probs.reshape(members, -1).T
+    ]
+    return sum(stds) / (variables * classes)
+  if name == 'log_prob_std':
+    total = [
+      sum(log_probs[m, s, np.argmax(stoch[s])] for s in range(variables))
+      for m in range(members)
+    ]
+    return np.std(total)
+  probs = np.exp(log_probs)
+  center = sum(probs) / members
+  return np.mean([np.sqrt(np.sum((p - center) ** 2)) for p in probs])
+
+
 def naive_q(agent, which, feat, action):
   """[2, ...] values of the 'online' or 'target' critics."""
   inputs = np.concatenate([feat, action], -1).astype(np.float64)

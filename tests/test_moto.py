@@ -20,12 +20,13 @@ from moto_naive import (
   SEED,
   eq5_batch,
   fresh,
+  naive_penalty,
   posterior,
   starts,
 )
-from plain import MODES, assert_near, evaluate
 
 from moto_tf.agents import moto
+from moto_tf.agents.penalties import PENALTIES
 
 # Eq. 5
 
@@ -60,122 +61,6 @@ def test_value_expansion_by_hand():
   np.testing.assert_allclose(v_hat[:, 0], [6.25, 7, 16])
 
 
-# Eq. 2
-
-
-def naive_penalty(name, logits, stoch):
-  """Eq. 2 of one state; logits [M, S, C], stoch [S, C]."""
-  members, variables, classes = logits.shape
-  logits = np.asarray(logits, np.float64)
-  log_probs = np.stack(
-    [
-      [row - np.log(np.sum(np.exp(row))) for row in logits[m]]
-      for m in range(members)
-    ]
-  )
-  if name == 'logit_std':
-    stds = [
-      np.sqrt(np.mean((column - np.mean(column)) ** 2))
-      for column in log_probs.reshape(members, -1).T
-    ]
-    return sum(stds) / (variables * classes)
-  if name == 'log_prob_std':
-    total = [
-      sum(log_probs[m, s, np.argmax(stoch[s])] for s in range(variables))
-      for m in range(members)
-    ]
-    return np.std(total)
-  probs = np.exp(log_probs)
-  center = sum(probs) / members
-  return np.mean([np.sqrt(np.sum((p - center) ** 2)) for p in probs])
-
-
-@pytest.mark.parametrize('name', moto.PENALTIES)
-def test_penalty(name):
-  rng = np.random.default_rng(1)
-  logits = rng.normal(0, 2, (7, 2, 3, 4, 5)).astype(np.float32)
-  stoch = np.eye(5, dtype=np.float32)[rng.integers(0, 5, (2, 3, 4))]
-  u = moto.PENALTIES[name](tf.constant(logits), tf.constant(stoch))
-  assert u.shape == (2, 3)
-  for t in range(2):
-    for n in range(3):
-      true = naive_penalty(name, logits[:, t, n], stoch[t, n])
-      np.testing.assert_allclose(u[t, n], true, rtol=1e-4)
-
-
-@pytest.mark.parametrize('name', moto.PENALTIES)
-def test_penalty_of_unnormalised_logits(name):
-  """Adding a constant to a member's logits leaves its distribution alone."""
-  rng = np.random.default_rng(2)
-  logits = rng.normal(size=(3, 2, 4, 5)).astype(np.float32)
-  shift = rng.normal(0, 3, (3, 2, 4, 1)).astype(np.float32)
-  stoch = tf.one_hot(rng.integers(0, 5, (2, 4)), 5)
-  penalty = moto.PENALTIES[name]
-  u, moved = penalty(logits, stoch), penalty(logits + shift, stoch)
-  np.testing.assert_allclose(u, moved, rtol=1e-4)
-
-
-@pytest.mark.parametrize('name', moto.PENALTIES)
-def test_penalty_when_members_agree(name):
-  rng = np.random.default_rng(3)
-  one = rng.normal(size=(1, 2, 4, 5)).astype(np.float32)
-  logits = tf.constant(np.repeat(one, 7, 0))
-  stoch = tf.one_hot(rng.integers(0, 5, (2, 4)), 5)
-  with tf.GradientTape() as tape:
-    tape.watch(logits)
-    u = moto.PENALTIES[name](logits, stoch)
-  assert np.all(u >= 0) and np.max(u) <= 1e-5
-  assert np.all(np.isfinite(tape.gradient(u, logits)))
-
-
-def plain_penalty(name):
-  """A statistic to be differentiated by TensorFlow."""
-
-  def logit_std(logits):
-    var = tf.math.reduce_variance(tf.nn.log_softmax(logits), 0)
-    return tf.reduce_mean(tf.sqrt(var + moto.TINY), [-2, -1])
-
-  def prob_distance(logits):
-    probs = tf.nn.softmax(logits)
-    square = (probs - tf.reduce_mean(probs, 0)) ** 2
-    distance = tf.sqrt(tf.reduce_sum(square, [-2, -1]) + moto.TINY)
-    return tf.reduce_mean(distance, 0)
-
-  return {'logit_std': logit_std, 'prob_distance': prob_distance}[name]
-
-
-def own_penalty(name):
-  zeros = lambda logits: tf.zeros(logits.shape[1:])
-  return lambda logits: moto.PENALTIES[name](logits, zeros(logits))
-
-
-@pytest.mark.parametrize('mode', MODES)
-@pytest.mark.parametrize('members', [1, 2, 7])
-@pytest.mark.parametrize('name', ['logit_std', 'prob_distance'])
-def test_gradient_of_penalty(name, members, mode):
-  rng = np.random.default_rng(4)
-  for spread in (5, 0.1):
-    common = rng.normal(0, 3, (1, 2, 3, 4, 5))
-    logits = common + rng.normal(0, spread, (members, 2, 3, 4, 5))
-    inputs = [logits.astype(np.float32)]
-    results = evaluate(own_penalty(name), inputs, mode=mode)
-    # In float32 the slope is known as well as the members differ.
-    tolerance = 1e-5 if spread == 5 else 1e-3
-    plain = evaluate(plain_penalty(name), inputs)
-    assert_near(results, plain, tolerance)
-    assert results[1].any() == (members > 1)
-
-
-@pytest.mark.parametrize('members', [1, 2, 4])
-@pytest.mark.parametrize('name', ['logit_std', 'prob_distance'])
-def test_penalty_is_exact_when_members_agree(name, members):
-  """As the mean over a power of two is exact."""
-  one = np.random.default_rng(5).normal(size=(1, 3, 4, 5)).astype(np.float32)
-  value, grad = evaluate(own_penalty(name), [np.repeat(one, members, 0)])
-  np.testing.assert_allclose(value, np.sqrt(moto.TINY), rtol=1e-3)
-  assert not grad.any()
-
-
 # Eq. 3 and 4
 
 
@@ -196,7 +81,7 @@ def naive_gru(arrays, stoch, action, deter):
   return update * np.tanh(sigmoid(reset) * cand) + (1 - update) * deter
 
 
-@pytest.mark.parametrize('penalty', moto.PENALTIES)
+@pytest.mark.parametrize('penalty', PENALTIES)
 def test_imagine(penalty):
   """r[t] is of s[t+1]; u[t] of h[t+1], which (s[t], a[t]) determine."""
   agent = fresh(penalty=penalty, horizon=4, alpha=3)

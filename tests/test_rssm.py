@@ -397,6 +397,46 @@ def test_imagined_step_and_its_gradients_match_naive(ensemble, mode):
     assert_near(results, evaluate(plain_step, inputs))
 
 
+@pytest.mark.parametrize('mode', ['eager', 'graph'])
+def test_imagined_states_and_their_gradients_match_naive(mode):
+  """One member per step; gradients pass through states and actions."""
+  rssm, steps = make_rssm(), 4
+  naive = NaiveRSSM(rssm, 'none')
+  stoch = np.eye(4, dtype=np.float32)[[[0, 1, 3]] * BATCH]
+  inputs = normal([BATCH, 8]), stoch, normal([steps, BATCH, ACTION], 3)
+  noise = gumbel([steps, BATCH, 3, 4], SEED)
+  members = [2, 0, 1, 1]
+
+  def join(states):
+    assert len(states) == steps + 1
+    return {k: tf.stack([s[k] for s in states]) for k in ('deter', 'stoch')}
+
+  def own(deter, stoch, action):
+    start, asked = {'deter': deter, 'stoch': stoch, 'more': deter}, []
+
+    def act(t, state):
+      asked.append(t)
+      assert set(state) == {'deter', 'stoch'}
+      return action[t] + state['deter'][:, :ACTION]
+
+    states = rssm.imagine(start, act, tf.constant(members), noise)
+    assert asked == [0, 1, 2, 3]
+    return join(states)
+
+  def plain(deter, stoch, action):
+    states = [{'deter': deter, 'stoch': stoch}]
+    for t, member in enumerate(members):
+      taken = action[t] + deter[:, :ACTION]
+      deter = naive.recurrent(stoch, deter, taken)
+      stoch = naive.sample(naive.prior(deter, member), noise[t])
+      states.append({'deter': deter, 'stoch': stoch})
+    return join(states)
+
+  results = evaluate(own, inputs, mode=mode)
+  assert_near(results, evaluate(plain, inputs))
+  assert all(grad.any() for grad in results[2:])
+
+
 def test_a_single_prior_is_one_plain_network():
   rssm = make_rssm(1)
   deter = tf.constant(normal([STEPS, BATCH, 8]))

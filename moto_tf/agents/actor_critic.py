@@ -1,5 +1,8 @@
 """What behaviors in a world model share: policy, critics, optimizers."""
 
+from typing import NamedTuple
+
+import numpy as np
 import tensorflow as tf
 
 from moto_tf.nn import dists, nets
@@ -7,8 +10,33 @@ from moto_tf.nn.layers import Layers, Module
 from moto_tf.nn.optimizer import Optimizer
 
 
+class EpisodeValues(NamedTuple):
+  """What critics predict along an episode of T transitions, and of what.
+
+  The value at s[i] is that of reward[i] - penalty[i], discounted
+  reward[i + 1] - penalty[i + 1], and so on. After all T of them follows, once
+  more discounted, `end` where the episode ended by itself, and `tail` where a
+  time limit cut it.
+
+  Attributes:
+    predicted: [T], values at s[0] to s[T - 1].
+    reward: [T].
+    penalty: [T].
+    end, tail: scalars.
+  """
+
+  predicted: tf.Tensor
+  reward: np.ndarray
+  penalty: tf.Tensor
+  end: float
+  tail: tf.Tensor
+
+
 class ActorCritic(Module):
   """Base of the behaviors; they add `train` and the equations.
+
+  For the studies, a behavior may have `predict_values`, as MOTO has, and the
+  `penalty` of its imagined rewards: statistic of Eq. 2 and weight.
 
   Args:
     config: the run's configuration.
@@ -21,6 +49,8 @@ class ActorCritic(Module):
   Attributes:
     remarks: what is switched off, for the terminal.
   """
+
+  penalty: tuple[str, float] | None = None
 
   def __init__(
     self,

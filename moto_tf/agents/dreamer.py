@@ -8,7 +8,7 @@ the target critic. Dynamics gradients, as for its continuous control tasks.
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.agents.actor_critic import ActorCritic
+from moto_tf.agents.actor_critic import ActorCritic, EpisodeValues
 from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.nn.layers import Layers
 
@@ -97,6 +97,25 @@ class Dreamer(ActorCritic):
     nll = 0.5 * (target - value) ** 2 + 0.5 * np.log(2 * np.pi)
     loss = tf.reduce_mean(sg(seq['weight'][:-1]) * nll)
     return loss, {'critic_value': tf.reduce_mean(value)}
+
+  def predict_values(
+    self, post: dict, episode: dict, last: tf.Tensor
+  ) -> EpisodeValues:
+    """What the critic says of an episode; arguments as of MOTO.
+
+    record      s[0]      s[1]      ...    s[T-1]    s[T]
+    predicted   v[0]      v[1]             v[T-1]    tail
+    reward      r[0]      r[1]             r[T-1]    end
+    """
+    del last
+    value, reward = self.critics(post['feat'])[0], episode['reward']
+    return EpisodeValues(
+      predicted=value[:-1],
+      reward=reward[:-1],
+      penalty=tf.zeros_like(value[:-1]),
+      end=reward[-1],
+      tail=value[-1],
+    )
 
 
 def lambda_return(

@@ -9,11 +9,11 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 
 import tensorflow as tf
 
-from moto_tf.agents.actor_critic import Actor, ActorCritic
+from moto_tf.agents.actor_critic import Actor, ActorCritic, EpisodeValues
 from moto_tf.agents.model_based import ModelBasedAgent
-from moto_tf.nn import dists
+from moto_tf.agents.penalties import PENALTIES
 from moto_tf.nn.layers import Layers
-from moto_tf.nn.tfutils import custom_gradient, split, uniform
+from moto_tf.nn.tfutils import split, uniform
 
 sg = tf.stop_gradient
 
@@ -29,6 +29,7 @@ class MOTO(ActorCritic):
   def __init__(self, config, world_model, action: int, layers: Layers):
     inputs = world_model.feat + action
     super().__init__(config, world_model, action, 2, inputs, layers)
+    self.penalty = config.moto.penalty, config.moto.alpha
     if not config.moto.alpha:
       self.remarks.append('moto.alpha is 0: the penalty is not computed.')
     if not config.moto.beta:
@@ -166,6 +167,33 @@ class MOTO(ActorCritic):
       'critic_data_target': tf.reduce_sum(real['mask'] * target) / count,
     }
 
+  def predict_values(
+    self, post: dict, episode: dict, last: tf.Tensor
+  ) -> EpisodeValues:
+    """What the critics say of an episode, of penalised rewards (Eq. 3).
+
+        record      s[0]      s[1]      ...    s[T-1]    s[T]
+        action           a[1]      a[2]             a[T]       last
+        predicted   q[0]      q[1]             q[T-1]    tail
+        reward      r[1]      r[2]             r[T]
+        penalty     u[0]      u[1]             u[T-1]    of s[i], a[i+1]
+
+    Args:
+      post: its posterior states with 'feat', [T + 1, ...].
+      episode: arrays [T + 1, ...].
+      last: [1, A], the action that the policy takes in s[T].
+    """
+    q = lambda *x: tf.reduce_min(self.critics(*x), 0)
+    feat, action = post['feat'], tf.convert_to_tensor(episode['action'][1:])
+    states = {k: post[k][:, None] for k in ('deter', 'stoch')}
+    return EpisodeValues(
+      predicted=q(feat[:-1], action),
+      reward=episode['reward'][1:],
+      penalty=self._config.moto.alpha * self.disagreement(states)[:, 0],
+      end=0.0,
+      tail=q(feat[-1:], last)[0],
+    )
+
 
 def value_expansion(
   reward: tf.Tensor, value: tf.Tensor, discount: tf.Tensor, lambda_: float
@@ -190,88 +218,6 @@ def value_expansion(
     v.append(reward[t] + discount[t] * v_hat[-1])
     v_hat.append((1 - lambda_) * value[t] + lambda_ * v[-1])
   return tf.stack(v_hat[::-1]), tf.stack(v[::-1])
-
-
-def logit_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
-  """Eq. 2: std over members of normalised logits, mean over the entries.
-
-  Args:
-    logits: [M, ..., S, C] of all prior heads.
-    stoch: [..., S, C], the sampled next state (unused here).
-
-  Returns:
-    [...].
-  """
-  del stoch
-  return _logit_std(logits)
-
-
-@custom_gradient
-def _logit_std(logits):
-  """With its gradient, as the largest tensors of a step pass through here.
-
-  With l = log softmax(x), c = l - mean_m l and n entries,
-  du / dl = c / (M n std), and dx = dl - softmax(x) * sum_c dl.
-  """
-  log_probs = tf.nn.log_softmax(logits)
-  centered = log_probs - tf.reduce_mean(log_probs, 0)
-  std = tf.sqrt(tf.reduce_mean(centered**2, 0) + TINY)
-  size = std.shape[-1] * std.shape[-2]
-
-  def grad(du):
-    members = logits.shape[0]
-    slope = du[..., None, None] / (members * size * std)
-    slope = centered * slope
-    total = tf.reduce_sum(slope, -1, keepdims=True)
-    return slope - tf.exp(log_probs) * total
-
-  return tf.reduce_mean(std, [-2, -1]), grad
-
-
-def log_prob_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
-  """LOMPO's statistic: std over members of log p_i(z'), shapes as above."""
-  return _std(dists.OneHot(logits).log_prob(tf.cast(stoch, tf.float32)))
-
-
-def prob_distance(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
-  """Mean over members of the L2 distance of p_i from the members' mean."""
-  del stoch
-  return _prob_distance(logits)
-
-
-@custom_gradient
-def _prob_distance(logits):
-  """With its gradient, as `_logit_std`.
-
-  With c_i = p_i - mean_j p_j and n_i = c_i / |c_i|,
-  du / dp_i = (n_i - mean_j n_j) / M, and dx = p * (dp - sum_c p * dp).
-  """
-  members = logits.shape[0]
-  probs = tf.nn.softmax(logits)
-  centered = probs - tf.reduce_mean(probs, 0)
-  square = tf.reduce_sum(centered**2, [-2, -1], keepdims=True)
-  distance = tf.sqrt(square + TINY)
-
-  def grad(du):
-    slope = centered / distance
-    slope = (slope - tf.reduce_mean(slope, 0)) * (du[..., None, None] / members)
-    return probs * (slope - tf.reduce_sum(probs * slope, -1, keepdims=True))
-
-  return tf.reduce_mean(distance[..., 0, 0], 0), grad
-
-
-PENALTIES = {
-  'prob_distance': prob_distance,
-  'logit_std': logit_std,
-  'log_prob_std': log_prob_std,
-}
-
-# Keeps the gradient of a square root finite where all members agree.
-TINY = 1e-12
-
-
-def _std(x):
-  return tf.sqrt(tf.math.reduce_variance(x, 0) + TINY)
 
 
 def clone_loss(

@@ -1,5 +1,7 @@
 """Recurrent state-space model with an ensemble of priors (Eq. 1)."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from moto_tf.nn import dists
@@ -149,6 +151,39 @@ class EnsembleRSSM(Module):
     deter = self._gru(dot, rest, stoch, deter, action)
     embed = dot('embed', tf.cast(embed, self._dtype))
     return self._posterior(dot, rest, deter, embed, noise)
+
+  def imagine(
+    self,
+    start: dict[str, tf.Tensor],
+    act: Callable[[int, dict], tf.Tensor],
+    members: tf.Tensor,
+    noise: tf.Tensor,
+  ) -> list[dict[str, tf.Tensor]]:
+    """Rolls actions out in the prior, one member per time step (Eq. 4).
+
+        state    s[0] ----> s[1] ----> ...  s[H-1] ----> s[H]
+        action       a[0]       a[1]            a[H-1]
+        member       i[0]       i[1]            i[H-1]      led into s[t+1]
+
+    Args:
+      start: deter and stoch of s[0], [B, ...].
+      act: act(t, s[t]) is a[t], [B, A]; called once for each t = 0..H-1, in
+        order.
+      members: of `draw_members`, [H].
+      noise: Gumbel [H, B, S, C].
+
+    Returns:
+      s[0] to s[H], each deter and stoch, [B, ...]. Weights get no gradient, as
+      of `img_step`.
+    """
+    weights = self.weights()
+    states = [{k: start[k] for k in ('deter', 'stoch')}]
+    for t, eps in enumerate(tf.unstack(noise)):
+      action = act(t, states[-1])
+      state = self.img_step(states[-1], action, members[t], eps, weights)
+      state.pop('logit')
+      states.append(state)
+    return states
 
   def img_step(
     self,

@@ -136,7 +136,7 @@ class WorldModel(Module):
   def imagine(
     self, actor, start: dict[str, tf.Tensor], horizon: int, seed: tf.Tensor
   ) -> dict[str, tf.Tensor]:
-    """Rolls the policy out in the model (Eq. 4).
+    """Rolls the policy out in the model (Eq. 4), by EnsembleRSSM.imagine.
 
         state   s[0] ----> s[1] ----> ...  s[H-1] ----> s[H]
         action      a[0]       a[1]            a[H-1]        a[H]
@@ -146,7 +146,7 @@ class WorldModel(Module):
     through the states that follow them.
 
     Args:
-      actor: the policy, as behaviors.actor_critic.Actor.
+      actor: the policy, as agents.actor_critic.Actor.
       start: states [N, ...] without gradient.
 
     Returns:
@@ -157,20 +157,19 @@ class WorldModel(Module):
     member_seed, stoch_seed, action_seed = split(seed, 3)
     members = self.rssm.draw_members(horizon, member_seed)
     noise = gumbel([horizon, count, *self.rssm.shape], stoch_seed)
-    noise = tf.unstack(noise)
     action_noise = uniform([horizon + 1, count, actor.size], action_seed)
     action_noise = tf.unstack(action_noise)
-    weights = self.rssm.weights()
-    state = {k: start[k] for k in ('deter', 'stoch')}
     seq = []
-    for t in range(horizon + 1):
+
+    def act(t, state):
       feat = self.rssm.get_feat(state)
       policy = actor.outputs(tf.stop_gradient(feat))
       action = actor.dist(policy).sample(action_noise[t])
       seq.append({**state, 'feat': feat, 'policy': policy, 'action': action})
-      if t < horizon:
-        state = self.rssm.img_step(state, action, members[t], noise[t], weights)
-        state.pop('logit')
+      return action
+
+    states = self.rssm.imagine(start, act, members, noise)
+    act(horizon, states[-1])
     return {k: tf.stack([s[k] for s in seq]) for k in seq[0]}
 
   def predict_reward(self, feat: tf.Tensor) -> tf.Tensor:
@@ -186,9 +185,9 @@ class WorldModel(Module):
   def video(self, data: dict[str, tf.Tensor], seed: tf.Tensor) -> dict:
     """Open-loop prediction: truth above model above error.
 
-    The posterior sees the first five images; after them one prior member per
-    step predicts from actions alone. Where a window holds an episode start,
-    the open loop runs across it.
+    The posterior sees the first five images; from its last state the recorded
+    actions are rolled out by EnsembleRSSM.imagine. Where a window holds an
+    episode start, the open loop runs across it.
 
     Args:
       data: preprocessed batch [B, T, ...]; four sequences are shown at most.
@@ -205,17 +204,17 @@ class WorldModel(Module):
     post = self.rssm.observe(
       self.encoder(first), first['action'], first['is_first'], post_seed
     )
-    state = {k: v[:, -1] for k, v in post.items()}
+    start = {k: v[:, -1] for k, v in post.items()}
     members = self.rssm.draw_members(steps, member_seed)
-    noise = gumbel([steps, *state['stoch'].shape], noise_seed)
-    weights = self.rssm.weights()
-    feats = [self.rssm.get_feat(post)]
-    for t in range(context, steps):
-      state = self.rssm.img_step(
-        state, data['action'][:, t], members[t], noise[t], weights
-      )
-      feats.append(self.rssm.get_feat(state)[:, None])
-    decoded = self.decoder(tf.concat(feats, 1))
+    noise = gumbel([steps, *start['stoch'].shape], noise_seed)
+    states = self.rssm.imagine(
+      start,
+      lambda t, _: data['action'][:, context + t],
+      members[context:],
+      noise[context:],
+    )
+    feats = [self.rssm.get_feat(state)[:, None] for state in states[1:]]
+    decoded = self.decoder(tf.concat([self.rssm.get_feat(post), *feats], 1))
     videos = {}
     for key in self.decoder.cnn_keys:
       truth = tf.cast(data[key], tf.float32) + 0.5

@@ -1,10 +1,37 @@
 """Critics against real episodes: are the values they predict the returns?"""
 
+import matplotlib
 import numpy as np
-import tensorflow as tf
+from matplotlib.figure import Figure
 
 from moto_tf.nn.tfutils import uniform
-from moto_tf.studies.common import fixed_seed, pearson, show, spearman
+from moto_tf.results.plotting import COLORS, STYLE, new_figure
+from moto_tf.studies import StudyResult
+from moto_tf.studies.common import LEGEND, fixed_seed, pearson, show, spearman
+
+# Color, marker and name of the episodes of a group.
+GROUPS = {
+  'successful': (COLORS[0], 'o', 'successful episodes'),
+  'failed': (COLORS[1], '^', 'failed episodes'),
+}
+VALUES = {
+  'predicted': ('-', 'predicted'),
+  'real': ('--', 'real, less penalties'),
+  'reward': (':', 'rewards of the episode alone'),
+}
+
+
+def measure(context) -> StudyResult:
+  """The study `critics` of a studies.context.Context."""
+  numbers, points = calibrate(
+    context.agent, context.config, context.rollouts, context.rollout_posts
+  )
+  text = describe_calibration(numbers)
+  return StudyResult(
+    numbers,
+    f'Predicted against real values: {text}',
+    {'q_calibration': draw(points, numbers, text)},
+  )
 
 
 def discounted_sum(
@@ -20,19 +47,11 @@ def discounted_sum(
 def episode_values(agent, config, episode: dict, post: dict) -> dict:
   """What the critics predict at every step of an episode, and what came.
 
-      record      s[0]      s[1]      ...    s[T-1]    s[T]
-      action           a[1]      a[2]             a[T]
-      penalty          u[0]      u[1]            u[T-1]     of s[i], a[i+1]
-      MOTO        min_j Q_j(s[i], a[i+1])  and
-                    sum_k gamma^k (reward[i+1+k] - alpha u[i+k])
-      DreamerV2   V(s[i])  and  sum_k gamma^k reward[i+k]
-
-  Values include the penalty (Eq. 3), so the real ones must, too; the model
-  says how large it is for what happened. Critics know no time limit. Where one
-  has cut the episode, gamma^(T-i) times the value of s[T] goes on: for MOTO
-  min_j Q_j(s[T], a) of the action a that the policy takes there, for DreamerV2
-  V(s[T]), which includes reward[T]. Close to the end this is most of the sum,
-  which then agrees by itself.
+  The agent's behavior says what its critics predict, and of which rewards
+  (`predict_values`). Values include the penalty (Eq. 3), so the real ones must,
+  too; the model says how large it is for what happened. Critics know no time
+  limit: where one has cut the episode, gamma^(T-i) times the value of s[T] goes
+  on. Close to the end this is most of the sum, which then agrees by itself.
 
   Args:
     episode: arrays [T + 1, ...].
@@ -42,27 +61,18 @@ def episode_values(agent, config, episode: dict, post: dict) -> dict:
     predicted, real, reward (the part of real that is rewards of this episode)
     and penalty (alpha u), [T] each.
   """
-  value = lambda *x: tf.reduce_min(agent.behavior.critics(*x), 0).numpy()
-  feat, reward, gamma = post['feat'], episode['reward'], config.discount
-  penalty = np.zeros(len(reward) - 1)
-  if config.behavior == 'dreamer':
-    predicted, tail = np.split(value(feat), [-1])
-    reward, end = reward[:-1], reward[-1]
-  else:
-    action = tf.convert_to_tensor(episode['action'][1:])
-    noise = uniform([1, action.shape[1]], fixed_seed(2))
-    predicted = value(feat[:-1], action)
-    tail = value(feat[-1:], agent.act(feat[-1:], noise, 'eval'))
-    reward, end = reward[1:], 0.0
-    states = {k: post[k][:, None] for k in ('deter', 'stoch', 'feat')}
-    penalty += config.alpha * agent.behavior.disagreement(states).numpy()[:, 0]
-  rewards = discounted_sum(reward, gamma, end)
-  if not episode['is_terminal'][-1]:
-    end = float(tail[0])
+  feat, gamma = post['feat'], config.discount
+  noise = uniform([1, episode['action'].shape[1]], fixed_seed(2))
+  last = agent.act(feat[-1:], noise, 'eval')
+  found = agent.behavior.predict_values(post, episode, last)
+  predicted, penalty = (
+    np.array(x, np.float64) for x in (found.predicted, found.penalty)
+  )
+  end = found.end if episode['is_terminal'][-1] else float(found.tail)
   return {
-    'predicted': predicted.astype(np.float64),
-    'real': discounted_sum(reward - penalty, gamma, end),
-    'reward': rewards,
+    'predicted': predicted,
+    'real': discounted_sum(found.reward - penalty, gamma, end),
+    'reward': discounted_sum(found.reward, gamma, found.end),
     'penalty': penalty,
   }
 
@@ -116,6 +126,53 @@ def describe_calibration(numbers: dict) -> str:
   )
 
 
+def draw(points: dict, numbers: dict, text: str) -> Figure:
+  """Predicted over real values, and both over the steps of an episode.
+
+  Args:
+    points, numbers: of `calibrate`.
+    text: below the panels.
+  """
+  with matplotlib.rc_context(STYLE):
+    fig = new_figure(11, 5.3)
+    left, right = fig.subplots(1, 2)
+    above = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), **LEGEND}
+    ends = np.concatenate([points['real'], points['predicted']])
+    ends = np.array([ends.min(), ends.max()])
+    left.plot(ends, ends, color='#777777', lw=1, label='predicted = real')
+    masks = {'successful': points['success'], 'failed': ~points['success']}
+    for name, (color, marker, label) in GROUPS.items():
+      mask = masks[name]
+      if not mask.any():
+        continue
+      left.plot(
+        points['real'][mask],
+        points['predicted'][mask],
+        marker,
+        color=color,
+        ms=3.5,
+        mew=0,
+        alpha=0.4,
+        label=label,
+      )
+      _over_steps(right, numbers['steps'][name], color)
+    left.set_xlabel('Real rewards less penalties, then the value at the limit')
+    left.set_ylabel('Predicted by the critics')
+    legend = left.legend(ncols=3, **above)
+    for handle in legend.legend_handles:
+      handle.set(alpha=1, markersize=6)
+    right.set_xlabel('Agent step of the episode')
+    right.set_ylabel('Mean over episodes')
+    right.set_ylim(bottom=min(0, right.get_ylim()[0]))
+    handles = [
+      matplotlib.lines.Line2D([], [], color='#444444', ls=ls, label=label)
+      for ls, label in VALUES.values()
+    ]
+    right.legend(handles=handles, ncols=3, **above)
+    fig.supxlabel(text, fontsize=9.5)
+  return fig
+
+
 def _compare(points):
   """How well predictions agree with returns, over all points of a group."""
   count = len(points['real'])
@@ -150,3 +207,10 @@ def _by_step(points):
       for key in ('predicted', 'real', 'reward')
     },
   }
+
+
+def _over_steps(ax, means, color):
+  """Predicted and real values of a group at every agent step."""
+  steps = np.arange(len(means['real']))
+  for key, (style, _) in VALUES.items():
+    ax.plot(steps, means[key], style, color=color, lw=1.8)

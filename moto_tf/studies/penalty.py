@@ -1,22 +1,34 @@
 """The penalty against the model's real error, on and off the data."""
 
+import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
-from moto_tf.agents.moto import PENALTIES
+from moto_tf.agents.penalties import PENALTIES
 from moto_tf.nn.tfutils import gumbel, split, uniform
-from moto_tf.studies.common import (
-  SEED,
-  STATES,
-  StudyError,
-  fixed_seed,
-  open_loop,
-  show,
-  spearman,
-)
+from moto_tf.results.plotting import COLORS, STYLE, new_figure
+from moto_tf.studies import StudyError, StudyResult
+from moto_tf.studies.common import LEGEND, SEED, fixed_seed, show, spearman
 
+STATES = 512  # At most, that imagination starts from.
 STEPS = 10  # Imagined under each kind of action.
-KINDS = ('recorded', 'policy', 'random', 'negated')
+# Style and name of the kinds of actions; the policy often hides the recorded.
+KINDS = {
+  'recorded': ('-', 'recorded actions'),
+  'policy': ('--', 'samples of the policy'),
+  'random': ('-', 'uniform noise'),
+  'negated': ('-', 'recorded actions, negated'),
+}
+
+
+def measure(context) -> StudyResult:
+  """The study `penalty` of a studies.context.Context."""
+  numbers = measure_penalty(
+    context.agent, context.recorded, context.recorded_posts
+  )
+  text = f'Imagined from {context.data}:\n{penalty_table(numbers)}'
+  return StudyResult(numbers, text, {'penalty': draw(numbers)})
 
 
 def draw_starts(lengths: list[int], steps: int) -> np.ndarray:
@@ -70,21 +82,18 @@ def imagine(
       return agent.act(rssm.get_feat(state), action_noise[k])
     return actions[k]
 
-  feats, found = [], {name: [] for name in PENALTIES}
-  for state in open_loop(rssm, start, act, members, noise):
+  states = rssm.imagine(start, act, members, noise)[1:]
+  found = {name: [] for name in PENALTIES}
+  for state in states:
     logits = rssm.prior_all(state['deter'])
     for name, statistic in PENALTIES.items():
       found[name].append(statistic(logits, state['stoch']).numpy())
-    feats.append(rssm.get_feat(state))
-  return {k: np.array(v, np.float64) for k, v in found.items()}, feats
+  found = {k: np.array(v, np.float64) for k, v in found.items()}
+  return found, [rssm.get_feat(state) for state in states]
 
 
 def measure_penalty(
-  agent,
-  config,
-  episodes: list[dict],
-  posts: list[dict],
-  steps: int = STEPS,
+  agent, episodes: list[dict], posts: list[dict], steps: int = STEPS
 ) -> dict:
   """Disagreement under actions on and off the data, over imagined steps.
 
@@ -97,12 +106,14 @@ def measure_penalty(
     posts: states of each episode, of `encode_all`.
 
   Returns:
-    Numbers for JSON: `statistics` by name and kind with mean, std and rise
-    (over recorded, relative) at every step; `errors` by observation with mean
-    of the model and of the posterior, which sees the observation, at every
-    step, and the rank correlations of each statistic: `spearman` with the
-    error over all states and steps, `spearman_at_step` the mean over steps of
-    that over states, `spearman_excess` with the error beyond the posterior's.
+    Numbers for JSON: `used`, the statistic that is the penalty, and `alpha`,
+    its weight, None where the agent has no penalty; `statistics` by name and
+    kind with mean, std and rise (over recorded, relative) at every step;
+    `errors` by observation with mean of the model and of the posterior, which
+    sees the observation, at every step, and the rank correlations of each
+    statistic: `spearman` with the error over all states and steps,
+    `spearman_at_step` the mean over steps of that over states,
+    `spearman_excess` with the error beyond the posterior's.
 
   Raises:
     StudyError: all episodes are too short.
@@ -124,6 +135,7 @@ def measure_penalty(
     'random': rng.uniform(-1, 1, recorded.shape).astype(np.float32),
     'negated': -recorded,
   }
+  used, alpha = getattr(agent.behavior, 'penalty', None) or (None, None)
   found, feats = {}, {}
   for kind, action in actions.items():
     action = None if action is None else tf.convert_to_tensor(action)
@@ -131,8 +143,8 @@ def measure_penalty(
   return {
     'episodes': len(episodes),
     'states': len(starts),
-    'used': config.penalty,
-    'alpha': config.alpha,
+    'used': used,
+    'alpha': alpha,
     'statistics': {
       name: {kind: _spread(found, kind, name) for kind in KINDS}
       for name in PENALTIES
@@ -176,6 +188,63 @@ def penalty_table(numbers: dict) -> str:
         f'steps, {excess} beyond the error of the posterior'
       )
   return '\n'.join(lines)
+
+
+def draw(numbers: dict) -> Figure:
+  """Disagreement over imagined steps by kind of action, and the error.
+
+  Args:
+    numbers: of `measure_penalty`.
+  """
+  with matplotlib.rc_context(STYLE):
+    statistics, errors = numbers['statistics'], numbers['errors']
+    fig = new_figure(11, 7.6)
+    axes = list(fig.subplots(2, 2).flat)
+    for ax, (name, kinds) in zip(axes, statistics.items(), strict=False):
+      for color, (kind, found) in zip(COLORS, kinds.items(), strict=False):
+        mean, std = np.array(found['mean']), np.array(found['std'])
+        steps = np.arange(1, len(mean) + 1)
+        style, label = KINDS[kind]
+        ax.plot(steps, mean, style, color=color, label=label, lw=1.8)
+        ax.fill_between(
+          steps, mean - std, mean + std, color=color, alpha=0.13, lw=0
+        )
+      title = name
+      if name == numbers['used']:
+        title += f', the penalty (alpha {numbers["alpha"]:g})'
+      ax.set_title(title, fontsize=11)
+      ax.set_ylabel('Disagreement')
+      ax.set_ylim(bottom=0)
+      ranks = [
+        f'rank correlation with the error of {key}: {show(x["spearman"][name])}'
+        '\nwith its excess over the posterior: '
+        f'{show(x["spearman_excess"][name])}'
+        for key, x in errors.items()
+      ]
+      place = {'x': 0.03, 'y': 0.04, 'transform': ax.transAxes}
+      ax.text(s='\n'.join(ranks), **place, fontsize=9)
+    for color, (key, found) in zip(COLORS, errors.items(), strict=False):
+      steps = np.arange(1, len(found['mean']) + 1)
+      label = f'{key}, imagined'
+      axes[-1].plot(steps, found['mean'], color=color, lw=1.8, label=label)
+      style = {'color': color, 'ls': '--', 'lw': 1.2}
+      label = f'{key}, seen by the posterior'
+      axes[-1].plot(steps, found['posterior'], label=label, **style)
+    axes[-1].set_title('Real error under recorded actions', fontsize=11)
+    axes[-1].set_ylabel('Mean squared error')
+    axes[-1].set_ylim(bottom=0)
+    axes[-1].legend(loc='best', **LEGEND)
+    for ax in axes:
+      ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    fig.supxlabel(
+      'Imagined steps (bands: standard deviation over '
+      f'{numbers["states"]} states)',
+      fontsize=10,
+    )
+    handles, labels = axes[0].get_legend_handles_labels()
+    style = {'loc': 'outside upper center', 'frameon': False}
+    fig.legend(handles, labels, ncols=len(labels), **style)
+  return fig
 
 
 def _spread(found, kind, name):

@@ -1,11 +1,15 @@
 """The reward head against real rewards, after each image and without them."""
 
+import matplotlib
 import numpy as np
 import tensorflow as tf
+from matplotlib.figure import Figure
 
 from moto_tf.model.world_model import CONTEXT
 from moto_tf.nn.tfutils import gumbel
-from moto_tf.studies.common import fixed_seed, open_loop, pearson, show
+from moto_tf.results.plotting import COLORS, STYLE, new_figure
+from moto_tf.studies import StudyResult
+from moto_tf.studies.common import fixed_seed, pearson, show
 
 KINDS = ('seen', 'imagined')
 LEGEND = (
@@ -13,6 +17,28 @@ LEGEND = (
   f'{CONTEXT} and the actions alone.'
 )
 LEVELS = 10  # Of real rewards, at most.
+# Color and name of rewards; real ones on top.
+REWARDS = {
+  'imagined': (COLORS[1], f'predicted from {CONTEXT} records and the actions'),
+  'seen': (COLORS[0], 'predicted, every record seen'),
+  'real': ('#444444', 'real'),
+}
+
+
+def measure(context) -> StudyResult:
+  """The study `reward` of a studies.context.Context.
+
+  On episodes of the policy, and on recorded ones where there are any.
+  """
+  groups = {'policy': (context.rollouts, context.rollout_posts)}
+  if context.recorded:
+    groups['recorded'] = (context.recorded, context.recorded_posts)
+  measured = {k: measure_reward(context.agent, *v) for k, v in groups.items()}
+  numbers = {name: found for name, (found, _) in measured.items()}
+  lines = [f'\nReward by the model. {LEGEND}']
+  for name, found in numbers.items():
+    lines.append(f'{name.capitalize()} episodes:\n{reward_table(found)}')
+  return StudyResult(numbers, '\n'.join(lines), {'reward': draw(measured)})
 
 
 def predict_rewards(agent, episode: dict, post: dict, number: int) -> dict:
@@ -37,9 +63,8 @@ def predict_rewards(agent, episode: dict, post: dict, number: int) -> dict:
   members = rssm.draw_members(steps, fixed_seed(4, number))
   noise = gumbel([steps, 1, *rssm.shape], fixed_seed(5, number))
   start = {k: post[k][CONTEXT - 1 : CONTEXT] for k in ('deter', 'stoch')}
-  feats = [post['feat'][:CONTEXT]]
-  for state in open_loop(rssm, start, lambda k, _: action[k], members, noise):
-    feats.append(rssm.get_feat(state))
+  states = rssm.imagine(start, lambda k, _: action[k], members, noise)[1:]
+  feats = [post['feat'][:CONTEXT], *(rssm.get_feat(s) for s in states)]
   found = {
     'real': episode['reward'],
     'seen': model.predict_reward(post['feat']),
@@ -124,3 +149,48 @@ def describe_reward(found: dict) -> str:
     f'Pearson {show(found["pearson"])}, mean absolute error '
     f'{found["absolute_error"]:.2f}'
   )
+
+
+def draw(measured: dict) -> Figure:
+  """Predicted over real rewards, and both over the steps of three episodes.
+
+  Args:
+    measured: by name of the episodes, what `measure_reward` returns.
+  """
+  with matplotlib.rc_context(STYLE):
+    fig = new_figure(11, 0.6 + 2.7 * len(measured))
+    rows = fig.subplots(len(measured), 4, squeeze=False)
+    for row, name in zip(rows, measured, strict=True):
+      numbers, episodes = measured[name]
+      title = f'{name}: {numbers["episodes"]} episodes'
+      row[0].set_title(title, fontsize=10, loc='left')
+      _over_levels(row[0], numbers['levels'])
+      for ax in row[1 + len(episodes) :]:
+        ax.set_visible(False)
+      for ax, episode in zip(row[1:], episodes, strict=False):
+        for kind, (color, _) in REWARDS.items():
+          ax.plot(episode[kind], color=color, lw=1.3)
+        ax.set_xlabel('Agent step of the episode', fontsize=9)
+    handles = [
+      matplotlib.lines.Line2D([], [], color=color, label=label)
+      for color, label in REWARDS.values()
+    ]
+    style = {'loc': 'outside upper center', 'frameon': False}
+    fig.legend(handles=handles, ncols=len(handles), **style)
+  return fig
+
+
+def _over_levels(ax, levels):
+  """Mean and deviation of predicted rewards, beside the real ones."""
+  real = np.array([level['reward'] for level in levels])
+  ax.plot(real, real, '.-', color=REWARDS['real'][0], lw=1.3)
+  # Side by side, so that no bar hides another.
+  width = np.ptp(real) if len(real) > 1 else 2
+  for side, kind in ((-1, 'seen'), (1, 'imagined')):
+    means, stds = np.reshape([level[kind] for level in levels], (-1, 2)).T
+    x, color = real + side * 0.015 * width, REWARDS[kind][0]
+    ax.errorbar(x, means, stds, color=color, fmt='o', ms=4, lw=1.3)
+  if len(real) == 1:
+    ax.set_xlim(real[0] - 1, real[0] + 1)
+  ax.set_xlabel('Real reward', fontsize=9)
+  ax.set_ylabel('Predicted, mean and deviation', fontsize=9)
