@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from own_environment import STEPS, Reach, success
+from own_environment import Reach
 
 import moto_tf
 from moto_tf.data.episodes import save_episode
+
+STEPS = 20
 
 
 def play(seed: int) -> dict[str, np.ndarray]:
@@ -45,18 +47,18 @@ def play(seed: int) -> dict[str, np.ndarray]:
 def main(directory: str = '~/logdir/examples/point_reach') -> None:
   root = Path(directory).expanduser()
   for seed in range(50):
-    save_episode(root / 'demos', f'{seed:03d}', play(seed))
+    save_episode(root / 'own', f'{seed:03d}', play(seed))
   config = moto_tf.make_config(
-    *('gym', 'small', 'short', 'proprio'),
-    {'env.time_limit': STEPS, 'offline_steps': 300, 'online_steps': 0},
-    offline_data=root / 'demos',
-    prefill_episodes=0,
-    env_workers='none',
+    *('small', 'short', 'proprio'),
+    {'env.time_limit': STEPS, 'env.action_repeat': 1, 'envs': 1},
+    {'offline_steps': 300, 'online_steps': 0},
     task='point_reach',
+    offline_data=root / 'own',
     logdir=root / 'offline' / '0',
   )
   moto_tf.train(config)
-  print(f'Success in 20 new episodes: {success(config):.2f}')
+  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20)
+  print(f'Success in 20 new episodes: {result["success"]:.2f}')
 
 
 if __name__ == '__main__':

@@ -1,22 +1,23 @@
 """Trains in an environment of one's own, then evaluates the policy.
 
-  python examples/own_environment.py [LOGDIR]
+  python examples/own_environment.py [DIRECTORY]
 
-The environment is a point in a square that has to reach a goal within 20
-steps. It is registered as the suite `point`, whose one task is `point_reach`.
-Learning starts online, from five random episodes.
+A point in a square has to reach a goal within 20 steps. This is registered as
+the suite `point` with the task `point_reach`, and with a simple controller as
+its expert. Training starts on 20 episodes of the expert; then the policy
+collects 30 episodes itself.
 """
 
 import sys
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 
 import moto_tf
-from moto_tf.envs import Env, EnvError
+from moto_tf.data import record
+from moto_tf.envs import Demonstrator, Env
 from moto_tf.envs.gym import wrap_gym
-
-STEPS = 20
 
 
 class Reach(gymnasium.Env):
@@ -32,9 +33,8 @@ class Reach(gymnasium.Env):
 
   def step(self, action):
     self._point = np.clip(self._point + action, -1, 1)
-    distance = np.linalg.norm(self._point - self._goal)
-    info = {'success': bool(distance < 0.2)}
-    return self._observe(), float(-distance), False, False, info
+    near = bool(np.linalg.norm(self._point - self._goal) < 0.2)
+    return self._observe(), float(near), False, False, {'success': near}
 
   def _observe(self):
     return np.concatenate([self._point, self._goal]).astype(np.float32)
@@ -42,38 +42,37 @@ class Reach(gymnasium.Env):
 
 def make(name: str, config) -> Env:
   """The environment of a task of this suite; config is its `env` part."""
-  if name != 'reach':
-    raise EnvError(f'There is no task {name!r}, only reach.')
   return wrap_gym(Reach(), config)
 
 
-moto_tf.register_suite('point', make)
+def expert(obs: dict) -> np.ndarray:
+  """Action to the goal, in [-1, 1]; wrap_gym scales it to the bounds."""
+  return np.clip(5 * (obs['state'][2:] - obs['state'][:2]), -1, 1)
 
 
-def success(config: moto_tf.Config, episodes: int = 20) -> float:
-  """Share of episodes in which the trained policy reaches the goal."""
-  policy = moto_tf.load_policy(config.logdir)
-  env = moto_tf.make_env(config.task, config.env)
-  reached = 0
-  for seed in range(episodes):
-    policy.reset()
-    record = env.reset(seed)
-    while not record['is_last']:
-      record = env.step(policy(record))
-    reached += bool(record['success'])
-  return reached / episodes
+def demonstrator(name: str, order: str = '') -> Demonstrator:
+  """The expert's episodes that reach the goal, with noisy actions."""
+  return Demonstrator(lambda seed: expert, lambda e: e['success'].any())
 
 
-def main(logdir: str = '~/logdir/examples/point_reach/moto/0') -> None:
+moto_tf.register_suite('point', make, demonstrator=demonstrator)
+
+
+def main(directory: str = '~/logdir/examples/point_reach') -> None:
+  root = Path(directory).expanduser()
   config = moto_tf.make_config(
-    *('gym', 'small', 'short', 'proprio'),
-    {'env.time_limit': STEPS, 'online_steps': 600, 'updates_per_episode': 10},
-    env_workers='none',  # Nothing is rendered.
+    *('small', 'short', 'proprio'),
+    {'env.time_limit': 20, 'env.action_repeat': 1, 'envs': 1},
+    {'offline_steps': 300, 'online_steps': 300, 'updates_per_episode': 10},
     task='point_reach',
-    logdir=logdir,
+    offline_data=root / 'demos',
+    logdir=root / 'moto' / '0',
   )
+  recording = record.Recording(config.task, config.env, noise=0.3)
+  record.collect(recording, root / 'demos', 20)
   moto_tf.train(config)
-  print(f'Success in 20 new episodes: {success(config):.2f}')
+  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20)
+  print(f'Success in 20 new episodes: {result["success"]:.2f}')
 
 
 if __name__ == '__main__':
