@@ -46,12 +46,12 @@ def play(seed: int) -> dict[str, np.ndarray]:
 
 def main(directory: str = '~/logdir/examples/point_reach') -> None:
   root = Path(directory).expanduser()
-  for seed in range(50):
+  for seed in range(200):
     save_episode(root / 'own', f'{seed:03d}', play(seed))
   config = moto_tf.make_config(
     *('small', 'short', 'proprio'),
     {'env.time_limit': STEPS, 'env.action_repeat': 1, 'envs': 1},
-    {'offline_steps': 300, 'online_steps': 0},
+    {'offline_steps': 600, 'online_steps': 0},
     task='point_reach',
     offline_data=root / 'own',
     logdir=root / 'offline' / '0',
