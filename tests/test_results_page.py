@@ -1,4 +1,4 @@
-"""The committed results: readable, complete, and what the README says."""
+"""The committed results: readable, complete, and what the documents say."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from moto_tf.results import curves, plotting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / 'results'
+PAGE = ROOT / 'docs' / 'results.md'
 RUNS = sorted(path.relative_to(ROOT) for path in RESULTS.glob('*/*/*/*.json'))
 CHOSEN = [path for path in RUNS if path.parts[1] == 'choices']
 # The same commands a second time.
@@ -148,26 +149,35 @@ def test_budgets_are_equal(group):
 
 @pytest.mark.parametrize('group', GROUPS)
 def test_tables_are_those_of_the_files(group):
-  """Of table.md and of the README, from the files alone."""
+  """Of table.md, of the page of results and of the README."""
   indirs = [group, BASE] if group == 'choices' else [group]
   runs = curves.find_runs([RESULTS / indir for indir in indirs])
   metrics, xaxis = OTHERS.get(group, DRAWN)
   summary = curves.aggregate_all(runs, metrics, xaxis)
   table = plotting.table(summary, xaxis)
   assert (RESULTS / group / 'figures' / 'table.md').read_text() == table
-  readme = (ROOT / 'README.md').read_text()
   tasks = tuple(f'| {run.task} ' for run in runs)
   rows = [x for x in table.splitlines() if x.startswith(tasks)]
-  assert rows and not [row for row in rows if row not in readme]
+  shown = [
+    [line for line in block.splitlines() if line.startswith(tasks)]
+    for page in (PAGE, ROOT / 'README.md')
+    for block in re.findall(
+      rf'(?s)<!-- results/{group} -->(.*?)<!-- end -->', page.read_text()
+    )
+  ]
+  assert rows and f'<!-- results/{group} -->' in PAGE.read_text()
+  for found in shown:
+    assert found == rows
 
 
 def test_final_evaluations_are_those_of_the_files():
-  """The README's row of MOTO from pixels, whose heads are the tasks."""
+  """The page's row of MOTO from pixels, whose heads are the tasks."""
   tasks = sorted(
     p.name for p in (RESULTS / 'pixels').glob('*/') if (p / 'moto').exists()
   )
-  lines = (ROOT / 'README.md').read_text().splitlines()
-  (head,) = (i for i, x in enumerate(lines) if x.startswith('| door-open |'))
+  lines = PAGE.read_text().splitlines()
+  first = '| door-open | drawer-open |'
+  (head,) = (i for i, x in enumerate(lines) if x.startswith(first))
   heads, cells = (
     [y.strip() for y in lines[i].split('|')[1:-1]] for i in (head, head + 2)
   )
@@ -178,6 +188,38 @@ def test_final_evaluations_are_those_of_the_files():
     assert final['episodes'] == 50
     assert final['first_seed'] != content['evaluations'][-1]['first_seed']
     assert sum(final['success']) == int(cell), task
+
+
+def rows_of(path: Path, start: str) -> list[list[str]]:
+  """Cells of the lines of a page that begin with a cell."""
+  lines = [x for x in path.read_text().splitlines() if x.startswith(start)]
+  return [[y.strip(' `') for y in x.split('|')[1:-1]] for x in lines]
+
+
+@pytest.mark.parametrize('method', ['moto', 'dreamerv2'])
+def test_pages_of_methods_repeat_the_final_success(method):
+  """As it stands in the tables of the files."""
+  final = {}
+  for source, group in (('pixels', 'pixels'), ('state', 'proprio')):
+    table = RESULTS / group / 'figures' / 'table.md'
+    for task, name, seeds, _, value, *_ in rows_of(table, '| metaworld_'):
+      final[source, task.partition('_')[2], name] = seeds, value
+  page, compared = ROOT / 'docs' / f'{method}.md', 0
+  if method == 'moto':
+    for name in ('moto', 'no_unc', 'no_bc', 'no_bc_no_unc', 'dreamerv2'):
+      for row in rows_of(page, f'| `{name}` | '):
+        if len(row) == 3 and row[1][0].isdigit():
+          assert row[1] == final['state', 'door-open', name][1]
+          assert row[2] == final['state', 'drawer-open', name][1]
+          compared += 1
+    assert compared == 5
+  else:
+    for task in ('door-open', 'drawer-open', 'window-open'):
+      for _, source, seeds, ours, other in rows_of(page, f'| {task} | '):
+        assert (seeds, ours) == final[source, task, 'dreamerv2']
+        assert (seeds, other) == final[source, task, 'moto']
+        compared += 1
+    assert compared == 5
 
 
 @pytest.mark.parametrize('task', ['kitchen_mixed', 'kitchen_partial'])
@@ -193,4 +235,4 @@ def test_recorded_kitchen_data_is_that_of_its_file(task):
     f'{float(found["share of full successes"]):.0%}'.replace('%', ' %'),
   ]
   row = f'| `{task}` | {" | ".join(cells)} |'
-  assert row in (ROOT / 'README.md').read_text()
+  assert row in (ROOT / 'docs' / 'kitchen.md').read_text()
