@@ -19,7 +19,7 @@ import numpy as np
 import ruamel.yaml
 
 from moto_tf.errors import MotoError
-from moto_tf.train import logger
+from moto_tf.train import rows as row_files
 
 METHODS = ('moto', 'no_unc', 'no_bc', 'no_bc_no_unc', 'dreamerv2')
 
@@ -117,7 +117,7 @@ def load_run(path: Path) -> Run | None:
   except (KeyError, TypeError, ValueError):
     return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
   try:
-    rows, remarks = logger.read_rows(path / 'metrics.jsonl')
+    rows, remarks = row_files.read(path / 'metrics.jsonl')
   except OSError as error:
     return warn(f'{path}/metrics.jsonl is unreadable, run skipped: {error}')
   for remark in remarks:

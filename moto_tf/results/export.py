@@ -22,8 +22,10 @@ import numpy as np
 from moto_tf.config import Config, flatten
 from moto_tf.data.episodes import write_atomic
 from moto_tf.errors import MotoError
+from moto_tf.files import writing
 from moto_tf.results import curves
-from moto_tf.train import evaluation, logger, machine
+from moto_tf.train import evaluation, machine
+from moto_tf.train import rows as row_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PATHS = ('logdir', 'offline_data', 'heldout_data')
@@ -65,16 +67,16 @@ class Records:
       changes: settings that differ from those so far, value before and now.
 
     Raises:
-      LoggerError: the directory cannot be written.
+      FileError: the directory cannot be written.
     """
     self._path = logdir / 'evaluations.jsonl'
-    logger.open_rows(self._path, resume_step)
+    row_files.rewind(self._path, resume_step)
     path = logdir / 'sessions.json'
     session = _session(config, resume_step or 0, changes or {})
-    with logger.writing(path):
+    with writing(path):
       sessions = [] if resume_step is None else _read_sessions(path)
       if sessions is None:
-        other = logger.set_aside(path)
+        other = row_files.set_aside(path)
         curves.warn(f'{path} is no list of sessions: now {other.name}.')
       evaluation.write_json(path, [*(sessions or []), session])
 
@@ -89,10 +91,10 @@ class Records:
       summary: of `evaluation.evaluate`.
 
     Raises:
-      LoggerError: the directory cannot be written.
+      FileError: the directory cannot be written.
     """
     row = {**counters, 'seconds': seconds, **_columns(summary['rollouts'])}
-    logger.append_row(self._path, row)
+    row_files.append(self._path, row)
 
 
 def command(argv: list[str]) -> str:
@@ -300,7 +302,7 @@ def _evaluations(run):
   """Rows of evaluations.jsonl, and means of evaluations before it began."""
   path, rows = run.path / 'evaluations.jsonl', []
   if path.exists():
-    rows, remarks = logger.read_rows(path)
+    rows, remarks = row_files.read(path)
     for remark in remarks:
       curves.warn(f'{remark}; line skipped.')
   known = {row['gradient_step'] for row in rows}

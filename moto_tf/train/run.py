@@ -95,8 +95,13 @@ class Run:
       self._prefetcher = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self._prefetcher.close)
       resumed = self.gradient_step if loaded else None
+      hparams = {
+        'task': config.task,
+        'method': self.logdir.parent.name,
+        'seed': config.seed,
+      }
       self.logger = Logger(
-        self.logdir, str(config), config.flat, resumed, self.total
+        self.logdir, str(config), hparams, resumed, self.total
       )
       stack.callback(self.logger.close)
       self._records = results.Records(self.logdir, config, resumed, changes)
