@@ -1,6 +1,5 @@
 """The agent: acts, learns from a batch, and reports what it has learned."""
 
-import functools
 import time
 
 import numpy as np
@@ -48,11 +47,10 @@ class Agent:
     self.obs_keys = sorted(
       {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
     )
-    # Without autograph, which nearly doubles the time of tracing for nothing.
-    function = functools.partial(tf.function, autograph=False)
+    function = tfutils.function
     self.functions = {
-      'model': function(self._model_step, jit_compile=jit),
-      'behavior': function(self._behavior_step, jit_compile=jit),
+      'model': function(self._model_step, jit),
+      'behavior': function(self._behavior_step, jit),
     }
     self._policy = function(self._policy_step)
     self._report = function(self._report_step)

@@ -2,15 +2,10 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# By default only where there is AVX512; convolutions gain without it, too.
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
-
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
 # Left to choose, TensorFlow takes another one when it compiles with XLA.
 ALGORITHM = 'philox'
@@ -44,6 +39,17 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
   if precision == 'auto':
     return 'mixed_float16' if gpus else 'float32'
   return precision
+
+
+def function(step: Callable, jit: bool = False) -> Callable:
+  """tf.function of a method, to be called with tensors.
+
+  Without autograph, which nearly doubles the time of tracing for nothing.
+  """
+  # TensorFlow counts tracings by code object, and takes the same method of
+  # several agents for one that it traces again and again, with a warning. An
+  # object of its own for each agent has a count of its own.
+  return tf.function(functools.partial(step), autograph=False, jit_compile=jit)
 
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:

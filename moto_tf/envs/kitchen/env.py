@@ -22,6 +22,7 @@ from collections.abc import Mapping
 import numpy as np
 from gymnasium.spaces import Box
 
+from moto_tf import startup
 from moto_tf.envs import Demonstrator, Env, EnvError, choices, render
 
 # Where the joints of an object stand in qpos, and where they should be. The
@@ -256,7 +257,8 @@ def make_simulation(targets: tuple[str, ...]):
   """
   render.load_mujoco()
   try:
-    from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
+    with startup.quiet():
+      from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
   except ImportError as error:
     raise EnvError(
       f'Franka Kitchen cannot be imported ({error}). Run: pip install '
