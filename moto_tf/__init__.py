@@ -8,17 +8,26 @@ import importlib
 
 from moto_tf import startup
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 _HOMES = {
   'Config': 'moto_tf.config',
+  'MotoError': 'moto_tf.errors',
   'Run': 'moto_tf.train.run',
+  'Stopped': 'moto_tf.train.session',
+  'evaluate_run': 'moto_tf.train.evaluation',
   'explain_errors': 'moto_tf.errors',
-  'load_configs': 'moto_tf.config',
-  'load_policy': 'moto_tf.train.evaluation',
-  'make_config': 'moto_tf.config',
+  'load_configs': 'moto_tf.presets',
+  'load_plugins': 'moto_tf.registry',
+  'load_policy': 'moto_tf.policy',
+  'make_config': 'moto_tf.presets',
   'make_env': 'moto_tf.envs',
-  'parse': 'moto_tf.config',
+  'parse': 'moto_tf.commands.settings',
+  'register_format': 'moto_tf.data.importers',
+  'register_method': 'moto_tf.agents',
+  'register_study': 'moto_tf.studies',
+  'register_suite': 'moto_tf.envs',
+  'train': 'moto_tf.train.algorithm',
 }
 
 __all__ = ['__version__', *_HOMES]

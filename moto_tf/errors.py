@@ -19,3 +19,8 @@ def explain_errors() -> Iterator[None]:
     yield
   except MotoError as error:
     sys.exit(f'Error: {error}')
+
+
+def warn(text: str) -> None:
+  """Says on stderr what was left out."""
+  print(f'Warning: {text}', file=sys.stderr, flush=True)

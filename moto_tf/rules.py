@@ -114,19 +114,20 @@ def nearest(name: str, names: Iterable[str]) -> str:
   return f'; did you mean {" or ".join(near[:8])}?' if near else '.'
 
 
-def _least(low: float) -> tuple[Callable, str]:
+def at_least(low: float) -> tuple[Callable, str]:
+  """Rule: a test of a value, and its wording."""
   return lambda x: x >= low, f'at least {low}'
 
 
-def _above(low: float) -> tuple[Callable, str]:
+def above(low: float) -> tuple[Callable, str]:
   return lambda x: x > low, f'above {low}'
 
 
-def _between(low: float, high: float) -> tuple[Callable, str]:
+def between(low: float, high: float) -> tuple[Callable, str]:
   return lambda x: low <= x <= high, f'from {low} to {high}'
 
 
-def _one_of(*names: str) -> tuple[Callable, str]:
+def one_of(*names: str) -> tuple[Callable, str]:
   return lambda x: x in names, f'one of {", ".join(names)}'
 
 
@@ -138,9 +139,6 @@ def _is_regex(text: str) -> bool:
   return True
 
 
-# Presets that change the algorithm; those of suite and size come before them.
-METHODS = ('dreamerv2', 'no_unc', 'no_bc', 'no_bc_no_unc')
-
 # Regular expression over dotted names -> test and its wording.
 RULES = {
   'logdir': (bool, 'the path of a directory'),
@@ -148,75 +146,57 @@ RULES = {
     lambda x: re.fullmatch(r'[a-z]+_\S+', x),
     'a suite and a name, such as metaworld_door-open or gym_Pendulum-v1',
   ),
-  'precision': _one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
-  'env_workers': _one_of('process', 'none'),
-  'behavior': _one_of('moto', 'dreamer'),
-  'eval_action': _one_of('mean', 'mode', 'sample'),
-  'penalty': _one_of('prob_distance', 'logit_std', 'log_prob_std'),
-  r'.+\.act': _one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
-  r'.+\.norm': _one_of('none', 'layer'),
+  'precision': one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
+  'env_workers': one_of('process', 'none'),
+  'eval_action': one_of('mean', 'mode', 'sample'),
+  r'.+\.act': one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
+  r'.+\.norm': one_of('none', 'layer'),
   r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),
   r'.+\.(layers|mlp_layers|cnn_kernels)': (
     lambda x: len(x) > 0 and min(x) > 0,
     'one or more whole numbers above 0',
   ),
-  'seed': _between(0, 2**31 - 1),
-  r'(offline|online)_steps|prefill_episodes|(eval|report)_every': _least(0),
-  r'env\.(time_limit|extra_size)|replay\.prefetch|start_states': _least(0),
-  r'updates_per_episode|(log|checkpoint)_every|eval_episodes': _least(1),
-  r'checkpoint_keep|envs|env\.(image_size|action_repeat)': _least(1),
-  r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': _least(1),
-  r'rssm\.(ensemble|hidden|deter|stoch)|horizon': _least(1),
-  r'slow_target_update': _least(1),
-  r'replay\.length|rssm\.discrete': _least(2),
+  'seed': between(0, 2**31 - 1),
+  r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),
+  r'env\.(time_limit|extra_size)|replay\.prefetch': at_least(0),
+  r'updates_per_episode|(log|checkpoint)_every|eval_episodes': at_least(1),
+  r'checkpoint_keep|envs|env\.(image_size|action_repeat)': at_least(1),
+  r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': at_least(1),
+  r'rssm\.(ensemble|hidden|deter|stoch)|horizon': at_least(1),
+  r'slow_target_update': at_least(1),
+  r'replay\.length|rssm\.discrete': at_least(2),
   r'replay\.offline_share': (
     lambda x: x == -1 or 0 <= x <= 1,
     '-1, or from 0 to 1',
   ),
-  r'bc_threshold|alpha|beta|actor_ent|kl\.free|loss_scales\..+': _least(0),
-  r'actor\.min_std|.+_opt\.(lr|eps|clip)': _above(0),
+  r'bc_threshold|actor_ent|kl\.free|loss_scales\..+': at_least(0),
+  r'actor\.min_std|.+_opt\.(lr|eps|clip)': above(0),
   'discount': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
-  r'discount_lambda|kl\.balance|.+_opt\.wd': _between(0, 1),
+  r'discount_lambda|kl\.balance|.+_opt\.wd': between(0, 1),
   'slow_target_fraction': (lambda x: 0 < x <= 1, 'above 0 and at most 1'),
 }
 
 
-def check(values: Mapping[str, Any], examples: Mapping[str, Any]):
-  """Raises ConfigError for impossible values of dotted keys."""
+def check_rules(
+  values: Mapping[str, Any],
+  examples: Mapping[str, Any],
+  rules: Mapping[str, tuple[Callable, str]] = RULES,
+) -> None:
+  """Raises ConfigError for impossible values of dotted keys.
+
+  Args:
+    values: by dotted key.
+    examples: possible ones, for the message.
+    rules: by regular expression over the keys; by default those of settings
+      that all methods share.
+  """
   for key, value in values.items():
-    for pattern, (test, wording) in RULES.items():
+    for pattern, (test, wording) in rules.items():
       if re.fullmatch(pattern, key) and not test(value):
         raise ConfigError(
           f'{key}: {show(value)} is not possible; give {wording}. '
           f'Example: --{key} {show(examples[key])}'
         )
-  if values.get('behavior') == 'dreamer':
-    _check_dreamer(values)
-  keys = ('start_states', 'replay.batch', 'replay.length')
-  if all(key in values for key in keys):
-    starts, batch, length = (values[key] for key in keys)
-    if starts > batch * (length - 1):
-      raise ConfigError(
-        f'start_states: {starts} is more than the replay.batch * '
-        f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
-        'batch; give at most that, or 0 for all of them.'
-      )
-
-
-def _check_dreamer(values):
-  """What makes it DreamerV2; smaller presets may have changed it."""
-  for key, wanted in (('rssm.ensemble', 1), ('start_states', 0)):
-    if values[key] != wanted:
-      raise ConfigError(
-        f'{key}: {values[key]} is not DreamerV2, which has {wanted}; name '
-        'the preset dreamerv2 after the others, as in --configs small '
-        'dreamerv2.'
-      )
-  if values['horizon'] < 2:
-    raise ConfigError(
-      'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
-      'second imagined state; give at least 2.'
-    )
 
 
 def select_keys(

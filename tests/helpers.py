@@ -4,8 +4,11 @@ import numpy as np
 import scipy.stats
 from gymnasium.spaces import Box
 
-from moto_tf.agents.model_based import Agent
-from moto_tf.config import Config, make_config
+from moto_tf.agents import make_agent as make
+from moto_tf.agents.base import Agent
+from moto_tf.config import Config
+from moto_tf.presets import make_config
+from moto_tf.renames import upgrade
 
 SPACES = {
   'image': Box(0, 255, (16, 16, 3), np.uint8),
@@ -27,7 +30,7 @@ def tiny_config(**overrides) -> Config:
     r'decoder\.cnn_kernels': [5, 8],
   }
   overrides = {k.replace('__', '.'): v for k, v in overrides.items()}
-  return make_config('debug', base, overrides)
+  return make_config('debug', base, upgrade(overrides))
 
 
 def make_batch(
@@ -68,7 +71,7 @@ def make_batch(
 
 def make_agent(config: Config) -> Agent:
   """A new agent for `SPACES` and `ACT`."""
-  return Agent(config, SPACES, ACT)
+  return make(config, SPACES, ACT)
 
 
 def randomize(agent: Agent, seed: int = 0, scale: float = 0.3) -> None:
@@ -77,7 +80,7 @@ def randomize(agent: Agent, seed: int = 0, scale: float = 0.3) -> None:
   The target critics get noise of their own and differ from the critics.
   """
   rng = np.random.default_rng(seed)
-  for name, value in agent.state().items():
+  for name, value in agent.variables().items():
     if '_opt/' not in name and value.dtype.is_floating:
       value.assign_add(rng.normal(0, scale, value.shape).astype(np.float32))
 

@@ -388,7 +388,8 @@ def test_failed_children_are_named(capfd):
 def test_script_measures_in_processes_of_its_own(tmp_path):
   """The parent never imports TensorFlow, and results hold no paths."""
   code = (
-    'import sys; from moto_tf.commands.benchmark import main; main(sys.argv[1:]); '
+    'import sys; from moto_tf.commands.benchmark import main; '
+    'main(sys.argv[1:]); '
     'assert "tensorflow" not in sys.modules'
   )
   options = '--configs gym debug proprio --parts replay simulator --seed 7'

@@ -13,7 +13,9 @@ import pytest
 
 import moto_tf
 from moto_tf import rules
-from moto_tf.config import Config, load_configs, make_config, parse
+from moto_tf.commands.settings import parse
+from moto_tf.config import Config
+from moto_tf.presets import load_configs, make_config
 from moto_tf.rules import ConfigError
 
 ROOT = Path(__file__).parents[1]

@@ -10,10 +10,10 @@ import tensorflow as tf
 from helpers import make_agent, make_batch, randomize, tiny_config
 
 from moto_tf.commands.diagnose import main, roll_out
-from moto_tf.config import make_config
 from moto_tf.data.episodes import save_episode
 from moto_tf.nn import dists
 from moto_tf.nn.tfutils import gumbel
+from moto_tf.presets import make_config
 from moto_tf.studies import critics, figures, penalty, reward, training
 from moto_tf.studies.common import (
   StudyError,

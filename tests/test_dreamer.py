@@ -22,8 +22,8 @@ from helpers import (
 )
 
 from moto_tf.agents import dreamer
-from moto_tf.config import load_configs
 from moto_tf.nn.layers import Layers
+from moto_tf.presets import load_configs
 
 GAMMA, LAMBDA = 0.99, 0.95
 SEED = tf.constant([3, 5])

@@ -8,9 +8,9 @@ from helpers import tiny_config
 from plain import TOLERANCE, assert_near, evaluate
 
 from moto_tf import rules
-from moto_tf.config import make_config
 from moto_tf.nn import nets
 from moto_tf.nn.layers import Layers, layer_norm
+from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
 
 SHAPES = {'image': (16, 16, 3), 'state': (5,)}

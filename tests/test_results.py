@@ -13,12 +13,12 @@ import pytest
 from test_plotting import row, write_run
 from test_run import make_run, tiny
 
-from moto_tf.commands.train import train
 from moto_tf.config import flatten
 from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 from moto_tf.results import export as results
 from moto_tf.train import evaluation
+from moto_tf.train.algorithm import train
 
 ROOT = Path(__file__).parents[1]
 STEPS = (1000, 2000, 3000)

@@ -13,13 +13,14 @@ import gymnasium
 import numpy as np
 import pytest
 
-from moto_tf.commands.train import train
-from moto_tf.config import ConfigError, make_config
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.gym import wrap_gym
+from moto_tf.policy import load_policy
+from moto_tf.presets import make_config
+from moto_tf.rules import ConfigError
 from moto_tf.train import run as module
+from moto_tf.train.algorithm import train
 from moto_tf.train.checkpoint import CheckpointError, Checkpoints
-from moto_tf.train.evaluation import load_policy
 
 REPO = Path(__file__).parents[1]
 

@@ -1,16 +1,108 @@
-"""Behaviors: what trains the policy. A new one is a file and a line here.
+"""Agents: the protocol they follow and the registry of methods.
 
-A behavior is built as Behavior(config, world_model, action_size, layers) and
-has
-  actor                        maps features to the distribution of actions
-  train(post, data, seed)      one gradient step on a batch, returns metrics
-  state()                      variables to save, by name
-It best derives from ActorCritic, which has all but `train`.
+Every agent, whether or not it learns a model of the world, offers
+
+  obs_space, act_space    spaces it was made for
+  input_keys              observations that the policy needs
+  obs_keys                observations that learning needs, a superset
+  remarks                 lines about what is switched off, for the terminal
+  fit(records)            units of vector observations, by records(key), before
+                          the first gradient step and never again
+  policy(obs, state, lanes, mode)   actions and the next state
+  train(batch, step)      one gradient step, returns metrics
+  report(batches, step)   metrics and videos without learning
+  variables(), policy_variables()   what to save, and what acting needs
+  save(), load(arrays, policy_only)
+
+It best derives from `moto_tf.agents.base.Agent`, or with a world model from
+`moto_tf.agents.model_based.ModelBasedAgent`. A method is one file with the
+class, and one line in METHODS or a call of `register_method`.
 """
 
-from moto_tf.agents import dreamer, moto
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
 
-BEHAVIORS = {
-  'moto': moto.MOTO,
-  'dreamer': dreamer.Dreamer,
-}
+from moto_tf.agents.settings import check_dreamer, check_moto
+from moto_tf.registry import Registry, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """What the rest of the program knows of a method.
+
+  Attributes:
+    make: (config, obs_space, act_space) to the agent, or where it is, as
+      'module:attribute'.
+    label: its name in figures.
+    groups: first parts of its settings' names, such as 'moto' of moto.alpha.
+    fixed: settings that make it what it is; others are refused.
+    ignores: regular expression over settings that have no effect on it,
+      beside those of other methods.
+    check: raises ConfigError for settings, by dotted name, that cannot be;
+      its second argument holds possible ones, for examples.
+    settings: value and help text of settings that configs.yaml does not hold.
+    preset: overrides that come with its name in --configs, likewise.
+  """
+
+  make: str | Callable
+  label: str
+  groups: tuple[str, ...] = ()
+  fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  ignores: str = ''
+  check: Callable[[Mapping, Mapping], None] | None = None
+  settings: Mapping[str, tuple[Any, str]] = dataclasses.field(
+    default_factory=dict
+  )
+  preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def _moto(label, ignores='', **fixed):
+  fixed = {f'moto.{key}': value for key, value in fixed.items()}
+  make = 'moto_tf.agents.moto:make'
+  return Method(make, label, ('moto',), fixed, ignores, check_moto)
+
+
+METHODS = Registry(
+  'method',
+  {
+    'moto': _moto('MOTO'),
+    'no_unc': _moto('MOTO without penalty', r'moto\.penalty', alpha=0.0),
+    'no_bc': _moto('MOTO without cloning', 'bc_threshold', beta=0.0),
+    'no_bc_no_unc': _moto(
+      'MOTO without both', r'bc_threshold|moto\.penalty', alpha=0.0, beta=0.0
+    ),
+    'dreamerv2': Method(
+      'moto_tf.agents.dreamer:make',
+      'DreamerV2',
+      fixed={'rssm.ensemble': 1},
+      ignores='bc_threshold',
+      check=check_dreamer,
+    ),
+  },
+)
+
+
+def register_method(name: str, make: str | Callable, **entry) -> Method:
+  """Adds a method of one's own, for --configs, --method, plots and tests.
+
+  Args:
+    name: value of the setting `method`, and name of its preset.
+    make: (config, obs_space, act_space) to an agent.
+    entry: the other attributes of `Method`; label is the name by default.
+
+  Raises:
+    RegistryError: the name is taken by another method.
+  """
+  return METHODS.register(name, Method(make, **{'label': name, **entry}))
+
+
+def make_agent(config, obs_space: dict, act_space):
+  """The agent of `config.method`.
+
+  Args:
+    config: the run's configuration.
+    obs_space: observation spaces by key.
+    act_space: Box of shape [A] on [-1, 1].
+  """
+  return resolve(METHODS[config.method].make)(config, obs_space, act_space)

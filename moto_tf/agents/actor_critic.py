@@ -1,4 +1,4 @@
-"""What the behaviors share: policy, critics with targets, optimizers."""
+"""What behaviors in a world model share: policy, critics, optimizers."""
 
 import tensorflow as tf
 
@@ -17,6 +17,9 @@ class ActorCritic(Module):
     critics: number of critics.
     critic_inputs: size of what a critic sees.
     layers: makes the weights.
+
+  Attributes:
+    remarks: what is switched off, for the terminal.
   """
 
   def __init__(
@@ -30,7 +33,8 @@ class ActorCritic(Module):
   ):
     self._config = config
     self._model = world_model
-    self.actor = Actor(layers, world_model.rssm.feat, action, config.actor)
+    self.remarks = []
+    self.actor = Actor(layers, world_model.feat, action, config.actor)
     self.critics = Critics(layers, critics, critic_inputs, config)
     self._actor_opt = Optimizer(
       'actor',

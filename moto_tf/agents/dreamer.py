@@ -9,16 +9,22 @@ import numpy as np
 import tensorflow as tf
 
 from moto_tf.agents.actor_critic import ActorCritic
+from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.nn.layers import Layers
 
 sg = tf.stop_gradient
+
+
+def make(config, obs_space: dict, act_space) -> ModelBasedAgent:
+  """The agent of this method; see moto_tf.agents.Method."""
+  return ModelBasedAgent(config, obs_space, act_space, Dreamer)
 
 
 class Dreamer(ActorCritic):
   """Actor and one state-value critic trained in imagination."""
 
   def __init__(self, config, world_model, action: int, layers: Layers):
-    inputs = world_model.rssm.feat
+    inputs = world_model.feat
     super().__init__(config, world_model, action, 1, inputs, layers)
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:

@@ -1,60 +1,50 @@
-"""The agent: acts, learns from a batch, and reports what it has learned."""
+"""Agents that learn a world model, and the policy from it."""
 
-import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.agents import BEHAVIORS
+from moto_tf.agents.base import (
+  Agent,
+  check_mode,
+  fetch,
+  lane_noise,
+  to_tensors,
+)
+from moto_tf.envs import rewards_are_successes
 from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
 from moto_tf.nn import tfutils
-from moto_tf.nn.layers import Layers
-from moto_tf.train.checkpoint import CheckpointError
 
 
-class Agent:
-  """World model and behavior behind policy, train and report.
-
-  All randomness derives from seeds given as arguments, never from a hidden
-  generator, so equal inputs give equal outputs and a run can be resumed.
+class ModelBasedAgent(Agent):
+  """World model and behavior: a gradient step trains first one, then the other.
 
   Args:
-    config: the run's configuration.
-    obs_space: observation spaces by key.
-    act_space: Box of shape [A] on [-1, 1].
+    config, obs_space, act_space: as of Agent.
+    behavior: makes what trains the policy, as behavior(config, model, A,
+      layers), a subclass of moto_tf.agents.actor_critic.ActorCritic.
 
   Attributes:
-    functions: the two halves of a gradient step.
-    seconds: spent in `train` so far.
+    model: WorldModel.
+    behavior: what `behavior` made.
   """
 
-  def __init__(self, config, obs_space: dict, act_space):
-    self._config = config
-    precision = tfutils.setup(config.precision, config.eager)
-    jit = config.jit and not config.eager
-    cpu = not jit and not tf.config.list_logical_devices('GPU')
-    layers = Layers(config.seed, precision, cpu)
+  def __init__(self, config, obs_space: dict, act_space, behavior: Callable):
+    super().__init__(config, obs_space, act_space)
     shapes = {k: tuple(v.shape) for k, v in obs_space.items()}
     self._size = act_space.shape[0]
-    self.model = WorldModel(config, shapes, self._size, layers)
-    self.behavior = BEHAVIORS[config.behavior](
-      config, self.model, self._size, layers
-    )
-    encoder, decoder = self.model.encoder, self.model.decoder
-    self.obs_space = obs_space
-    self.act_space = act_space
-    self.input_keys = [*encoder.cnn_keys, *encoder.mlp_keys]
-    self.obs_keys = sorted(
-      {*self.input_keys, *decoder.cnn_keys, *decoder.mlp_keys}
-    )
-    function = tfutils.function
+    self.model = WorldModel(config, shapes, self._size, self.layers)
+    self.behavior = behavior(config, self.model, self._size, self.layers)
+    self.remarks = self.behavior.remarks
+    self.input_keys = self.model.input_keys
+    self.obs_keys = self.model.obs_keys
     self.functions = {
-      'model': function(self._model_step, jit),
-      'behavior': function(self._behavior_step, jit),
+      'model': self.compile(self._model_step, jit=True),
+      'behavior': self.compile(self._behavior_step, jit=True),
     }
-    self._policy = function(self._policy_step)
-    self._report = function(self._report_step)
-    self.seconds = 0.0
+    self._policy = self.compile(self._policy_step)
+    self._report = self.compile(self._report_step)
 
   def policy(
     self,
@@ -63,44 +53,22 @@ class Agent:
     lanes: tuple[np.ndarray, np.ndarray],
     mode: str = 'train',
   ) -> tuple[np.ndarray, dict]:
-    """Actions for N environments; what a lane does depends on it alone.
-
-    Args:
-      obs: observations [N, ...] with is_first [N].
-      state: what the previous call returned, or None.
-      lanes: seed [N] of each lane's episode and its agent step [N].
-      mode: train samples the action, eval takes what `eval_action` says.
-
-    Raises:
-      ValueError: there is no such mode.
-
-    Returns:
-      Actions [N, A] within [-1, 1], and the next state.
-    """
-    if mode not in ('train', 'eval'):
-      raise ValueError(f"mode is 'train' or 'eval', got {mode!r}.")
+    """See Agent.policy. The state holds the posterior and the last action."""
+    check_mode(mode)
     count = len(obs['is_first'])
-    rssm = self.model.rssm
-    stoch = int(np.prod(rssm.shape))
-    uniform = np.stack(
-      [
-        np.random.default_rng([int(seed), int(step)]).random(
-          stoch + self._size, np.float32
-        )
-        for seed, step in zip(*lanes, strict=True)
-      ]
-    )
-    uniform = np.clip(uniform, 1e-7, 1 - 1e-7)
+    shape = self.model.rssm.shape
+    stoch = int(np.prod(shape))
+    uniform = lane_noise(lanes, stoch + self._size)
     noise = -np.log(-np.log(uniform[:, :stoch]))
     if state is None:
       state = {
-        **rssm.initial(count),
+        **self.model.rssm.initial(count),
         'action': tf.zeros([count, self._size], tf.float32),
       }
     action, state = self._policy(
       {k: tf.convert_to_tensor(obs[k]) for k in (*self.input_keys, 'is_first')},
       state,
-      tf.reshape(noise, [count, *rssm.shape]),
+      tf.reshape(noise, [count, *shape]),
       tf.convert_to_tensor(uniform[:, stoch:]),
       mode,
     )
@@ -120,51 +88,36 @@ class Agent:
     how = 'sample' if mode == 'train' else self._config.eval_action
     return dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
 
-  def fit(self, data: dict[str, np.ndarray]) -> None:
-    """Fixes the units of vector observations, by records [N, ...] of them.
-
-    Before the first gradient step, and never again.
-    """
-    self.model.standardize.fit(data)
-
-  def train(self, data: dict[str, np.ndarray], step: int) -> dict[str, float]:
-    """One gradient step of model, actor and critics (Algorithm 1).
-
-    Args:
-      data: batch of Replay.sample, [B, T, ...].
-      step: number of the gradient step; together with the configured seed it
-        fixes all randomness.
-
-    Returns:
-      Scalar metrics by name.
-    """
-    begin = time.perf_counter()
-    data = self._tensors(data)
-    model, behavior = self.functions['model'], self.functions['behavior']
-    seeds = [tfutils.make_seed(self._config.seed, k, step) for k in (1, 2)]
-    post, metrics = model(data, tf.convert_to_tensor(seeds[0]))
-    mets = behavior(post, data, tf.convert_to_tensor(seeds[1]))
-    metrics = _fetch({**metrics, **mets})
-    self.seconds += time.perf_counter() - begin
-    return metrics
+  def fit(self, records: Callable[[str], np.ndarray]) -> None:
+    """Mean and spread of vector observations; see Agent.fit."""
+    units = self.model.standardize
+    units.fit({key: records(key) for key in units.keys})
 
   def report(
-    self, data: dict[str, np.ndarray], step: int
+    self, batches: list[dict[str, np.ndarray]], step: int
   ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Losses, success prediction and open-loop videos without learning.
+    """Losses, predicted rewards, and open-loop videos of the first batch.
+
+    Precision and recall are of rewards above 0.5, where these mean success.
 
     Returns:
-      Scalar metrics, and videos [T, H, W, C] uint8 by key, whose first frames
+      Mean metrics, and videos [T, H, W, C] uint8 by key, whose first frames
       have a green border: there the model saw the image.
     """
-    seed = tfutils.make_seed(self._config.seed, 3, step)
-    metrics, videos = self._report(
-      self._tensors(data), tf.convert_to_tensor(seed)
-    )
-    return _fetch(metrics), {k: _mark(v.numpy()) for k, v in videos.items()}
+    found = [
+      self._report(to_tensors(batch), self._seed(3, step + i))
+      for i, batch in enumerate(batches)
+    ]
+    rows = [fetch(metrics) for metrics, _ in found]
+    total = {k: sum(row[k] for row in rows) for k in rows[0]}
+    hits, wrong, missed = (total.pop(f'reward_{k}') for k in ('tp', 'fp', 'fn'))
+    metrics = {k: v / len(rows) for k, v in total.items()}
+    if rewards_are_successes(self._config.task):
+      metrics['reward_precision'] = hits / max(hits + wrong, 1)
+      metrics['reward_recall'] = hits / max(hits + missed, 1)
+    return metrics, {k: _mark(v.numpy()) for k, v in found[0][1].items()}
 
-  def state(self) -> dict[str, tf.Variable]:
-    """Every variable that learning or the data change, by name."""
+  def variables(self) -> dict[str, tf.Variable]:
     return {
       **self.model.named_variables('model/'),
       **self.model.standardize.state('model/standardize/'),
@@ -172,46 +125,29 @@ class Agent:
       **self.behavior.state(),
     }
 
-  def save(self) -> dict[str, np.ndarray]:
-    """Arrays for a checkpoint."""
-    return {k: v.numpy() for k, v in self.state().items()}
+  def policy_variables(self) -> dict[str, tf.Variable]:
+    wanted = lambda name: name.startswith(('model/', 'actor/'))
+    return {k: v for k, v in self.variables().items() if wanted(k)}
 
-  def load(
-    self, arrays: dict[str, np.ndarray], policy_only: bool = False
-  ) -> None:
-    """Restores what `save` returned, at any precision.
+  def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
+    """See Agent.traces.
 
-    Args:
-      arrays: of a checkpoint.
-      policy_only: leaves out critics and optimizers, for acting alone.
-
-    Raises:
-      CheckpointError: names or shapes differ from this agent's.
+    How many records each prior head gets is drawn; together it is all.
     """
-    state = self.state()
-    if policy_only:
-      wanted = lambda name: name.startswith(('model/', 'actor/'))
-      state = {k: v for k, v in state.items() if wanted(k)}
-      arrays = {k: v for k, v in arrays.items() if wanted(k)}
-    # A run may change its precision; a new loss scale adapts by itself.
-    common = lambda name: '/loss_scale/' not in name or name in arrays
-    state = {k: v for k, v in state.items() if common(k)}
-    arrays = {
-      k: v for k, v in arrays.items() if '/loss_scale/' not in k or k in state
-    }
-    wrong = sorted(set(state) ^ set(arrays)) or [
-      f'{k} {arrays[k].shape}, expected {tuple(v.shape)}'
-      for k, v in state.items()
-      if arrays[k].shape != tuple(v.shape)
-    ]
-    if wrong:
-      raise CheckpointError(
-        f'The checkpoint does not fit this configuration: {len(wrong)} of '
-        f"{len(state)} arrays differ, such as {wrong[:3]}. Use the logdir's "
-        'own config.yaml, or a new --logdir for other sizes.'
-      )
-    for key, var in state.items():
-      var.assign(arrays[key])
+    data, seed = to_tensors(batch), self._seed(1, 0)
+    records = batch['reward'].size / self._config.rssm.ensemble
+    model = self.functions['model'].get_concrete_function(data, seed)
+    yield 'model', model.graph, records
+    post, _ = model.structured_outputs
+    behavior = self.functions['behavior'].get_concrete_function(
+      post, data, seed
+    )
+    yield 'behavior', behavior.graph, None
+
+  def _train(self, batch, step):
+    post, metrics = self.functions['model'](batch, self._seed(1, step))
+    mets = self.functions['behavior'](post, batch, self._seed(2, step))
+    return {**metrics, **mets}
 
   def _model_step(self, data, seed):
     return self.model.train(self.model.preprocess(data), seed)
@@ -242,15 +178,6 @@ class Agent:
       **success_metrics(reward, data['reward']),
     }
     return metrics, self.model.video(data, video_seed)
-
-  def _tensors(self, data):
-    return {k: tf.convert_to_tensor(v) for k, v in data.items()}
-
-
-def _fetch(metrics):
-  """Scalars to floats, in one transfer from the device."""
-  values = tf.stack([tf.cast(v, tf.float32) for v in metrics.values()])
-  return dict(zip(metrics, values.numpy().tolist(), strict=True))
 
 
 def _mark(video, border=2):

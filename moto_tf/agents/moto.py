@@ -10,6 +10,7 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 import tensorflow as tf
 
 from moto_tf.agents.actor_critic import Actor, ActorCritic
+from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.nn import dists
 from moto_tf.nn.layers import Layers
 from moto_tf.nn.tfutils import custom_gradient, split, uniform
@@ -17,12 +18,21 @@ from moto_tf.nn.tfutils import custom_gradient, split, uniform
 sg = tf.stop_gradient
 
 
+def make(config, obs_space: dict, act_space) -> ModelBasedAgent:
+  """The agent of this method; see moto_tf.agents.Method."""
+  return ModelBasedAgent(config, obs_space, act_space, MOTO)
+
+
 class MOTO(ActorCritic):
   """Actor and twin Q-critics trained by model-based value expansion."""
 
   def __init__(self, config, world_model, action: int, layers: Layers):
-    inputs = world_model.rssm.feat + action
+    inputs = world_model.feat + action
     super().__init__(config, world_model, action, 2, inputs, layers)
+    if not config.moto.alpha:
+      self.remarks.append('moto.alpha is 0: the penalty is not computed.')
+    if not config.moto.beta:
+      self.remarks.append('moto.beta is 0: nothing is cloned.')
 
   def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
@@ -36,7 +46,9 @@ class MOTO(ActorCritic):
       Scalar metrics.
     """
     draw_seed, imagine_seed = split(seed, 2)
-    real = draw_transitions(post, data, self._config.start_states, draw_seed)
+    real = draw_transitions(
+      post, data, self._config.moto.start_states, draw_seed
+    )
     with tf.GradientTape() as tape:
       seq = self.imagine(real['next'], imagine_seed)
       loss, metrics = self.actor_loss(seq, post, data)
@@ -60,8 +72,8 @@ class MOTO(ActorCritic):
 
     Returns:
       The rollout of WorldModel.imagine, and [H, N] each of reward, raw_reward,
-      disagreement, discount and weight, the running product of discounts
-      that weighs the losses at s[t].
+      discount and weight, the running product of discounts that weighs the
+      losses at s[t], and disagreement unless alpha is 0.
     """
     config, model = self._config, self._model
     with tf.name_scope('rollout'):
@@ -69,15 +81,17 @@ class MOTO(ActorCritic):
       # Of all states, since only the results are cheap to cut.
       raw = model.predict_reward(seq['feat'])[1:]
       discount = model.predict_discount(seq['feat'])[1:]
-    with tf.name_scope('penalty'):
-      u = self.disagreement(seq)
+    reward = raw
+    if config.moto.alpha:
+      with tf.name_scope('penalty'):
+        seq['disagreement'] = self.disagreement(seq)
+      reward = raw - config.moto.alpha * seq['disagreement']
     weight = tf.ones_like(discount)
     if config.pred_discount:
       first = 1 - start['is_terminal'][None]
       weight = sg(tf.math.cumprod(tf.concat([first, discount[:-1]], 0), 0))
     seq['raw_reward'] = raw
-    seq['disagreement'] = u
-    seq['reward'] = raw - config.alpha * u
+    seq['reward'] = reward
     seq['discount'] = discount
     seq['weight'] = weight
     return seq
@@ -85,7 +99,7 @@ class MOTO(ActorCritic):
   def disagreement(self, seq: dict) -> tf.Tensor:
     """u(s[t], a[t]) of Eq. 2 from all heads at h[t+1]: [H, N]."""
     logits = self._model.rssm.prior_all(seq['deter'][1:])
-    return PENALTIES[self._config.penalty](logits, seq['stoch'][1:])
+    return PENALTIES[self._config.moto.penalty](logits, seq['stoch'][1:])
 
   def actor_loss(
     self, seq: dict, post: dict, data: dict
@@ -104,22 +118,23 @@ class MOTO(ActorCritic):
       )
       model_loss = -tf.reduce_mean(weight * v_hat[:-1])
       entropy = self.actor.dist(seq['policy'][:-1]).entropy()
-    with tf.name_scope('clone'):
-      clone, cloned = clone_loss(self.actor, post['feat'], data)
     loss = model_loss - config.actor_ent * tf.reduce_mean(weight * entropy)
-    if config.beta:
-      loss += config.beta * clone
-    return loss, {
+    metrics = {
       'actor_model_loss': model_loss,
-      'actor_bc_loss': clone,
       'actor_ent': tf.reduce_mean(entropy),
-      'bc_share': cloned,
       'imag_reward_raw': tf.reduce_mean(seq['raw_reward']),
-      'imag_disagreement': tf.reduce_mean(seq['disagreement']),
-      'imag_penalty': config.alpha * tf.reduce_mean(seq['disagreement']),
       'imag_reward': tf.reduce_mean(seq['reward']),
       'imag_value': tf.reduce_mean(v_hat[:-1]),
     }
+    if config.moto.beta:
+      with tf.name_scope('clone'):
+        clone, cloned = clone_loss(self.actor, post['feat'], data)
+      loss += config.moto.beta * clone
+      metrics |= {'actor_bc_loss': clone, 'bc_share': cloned}
+    if config.moto.alpha:
+      u = tf.reduce_mean(seq['disagreement'])
+      metrics |= {'imag_disagreement': u, 'imag_penalty': config.moto.alpha * u}
+    return loss, metrics
 
   def critic_loss(self, seq: dict, real: dict) -> tuple[tf.Tensor, dict]:
     """Eq. 9: Eq. 7 on imagined states plus Eq. 8 on real transitions.

@@ -16,8 +16,8 @@ from moto_tf.config import Config
 from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
+from moto_tf.policy import spaces_from_meta
 from moto_tf.rules import select_keys
-from moto_tf.train.evaluation import spaces_from_meta
 from moto_tf.train.machine import peak_memory_gib
 
 TRANSITIONS = 100

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moto_tf.benchmark import BenchmarkError, child, data
-from moto_tf.config import Config, load_configs
+from moto_tf.config import Config
+from moto_tf.policy import spaces_to_meta
+from moto_tf.presets import load_configs
 from moto_tf.train import machine
-from moto_tf.train.evaluation import spaces_to_meta
 
 FORMAT = 1
 SMALL_SET = 20  # Episodes for gradient steps, so that loading is short.

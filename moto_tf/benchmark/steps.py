@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from moto_tf.agents import METHODS
 from moto_tf.benchmark import OTHER, SCOPES, BenchmarkError, flops
 from moto_tf.benchmark.data import open_replay
 from moto_tf.config import Config
 from moto_tf.data.prefetch import Prefetcher
+from moto_tf.policy import spaces_from_meta
+from moto_tf.registry import resolve
 from moto_tf.train import machine
-from moto_tf.train.evaluation import spaces_from_meta
 
 WARM_UP = 2
 PROFILED = 3
@@ -54,12 +56,11 @@ def measure(
   import moto_tf.nn.tfutils  # noqa: F401
 
   lap('import_tensorflow')
-  from moto_tf.agents.model_based import Agent
-
-  lap('import_agent')
   config = Config(config)
   spaces = spaces_from_meta(spaces)
-  agent = Agent(config, *spaces)
+  make = resolve(METHODS[config.method].make)
+  lap('import_agent')
+  agent = make(config, *spaces)
   lap('build')
   figures, learner = {}, None
   if 'first' in parts or 'step' in parts:
@@ -124,9 +125,7 @@ class Learner:
 
   def __init__(self, agent, config: Config, replay):
     self.graphs = {}
-    # How many records each prior head gets is drawn; together it is all.
-    records = config.replay.batch * config.replay.length
-    self.rows = {'model': records / config.rssm.ensemble}
+    self.rows = {}
     self._agent = agent
     self._config = config
     self._prefetcher = Prefetcher(replay, config.replay.prefetch)
@@ -135,22 +134,13 @@ class Learner:
 
   def trace(self) -> Iterator[str]:
     """Traces what the first step would trace; yields names when it is done."""
-    import tensorflow as tf
-
-    from moto_tf.nn.tfutils import make_seed
-
     if self._config.eager:
       return
-    functions = self._agent.functions
-    data = {k: tf.convert_to_tensor(v) for k, v in self._batch.items()}
-    seed = tf.convert_to_tensor(make_seed(self._config.seed, 1, 0))
-    model = functions['model'].get_concrete_function(data, seed)
-    self.graphs['model'] = model.graph
-    yield 'model'
-    post, _ = model.structured_outputs
-    behavior = functions['behavior'].get_concrete_function(post, data, seed)
-    self.graphs['behavior'] = behavior.graph
-    yield 'behavior'
+    for name, graph, rows in self._agent.traces(self._batch):
+      self.graphs[name] = graph
+      if rows is not None:
+        self.rows[name] = rows
+      yield name
 
   def traces(self) -> dict[str, int]:
     """How often each function was traced, for any data; once is right."""

@@ -23,3 +23,14 @@ def positive(text: str) -> int:
   if value < 1:
     raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
   return value
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+  """The option that imports user code before a command starts."""
+  parser.add_argument(
+    '--plugins',
+    default='',
+    metavar='FILES',
+    help='modules or .py files, between commas, that register methods, suites, '
+    'formats or studies of your own',
+  )

@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 
 import moto_tf
-from moto_tf import benchmark, config
+from moto_tf import benchmark, files
 from moto_tf.benchmark import report, run
 from moto_tf.commands import positive
-from moto_tf.train import evaluation
+from moto_tf.commands.settings import parse
+from moto_tf.presets import make_config
 
 DEFAULT = (['metaworld'], ['metaworld', 'small'])
 
@@ -69,8 +70,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def make_case(names: list[str], rest: list[str], prog: str) -> run.Case:
   """The configuration of presets and overrides as train.py would read it."""
-  made = config.parse(['--configs', *names, *rest], prog)
-  presets = config.make_config(*names).flat
+  made = parse(['--configs', *names, *rest], prog)
+  presets = make_config(*names).flat
   overrides = {k: v for k, v in made.flat.items() if v != presets[k]}
   # YAML files go by their names, since results hold no paths.
   return run.Case(' '.join(Path(n).name for n in names), made, overrides)
@@ -95,7 +96,7 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
       )
   # Written after each case, so that an interruption loses only the last.
   for result in run.benchmark(cases, args.parts, args.repeats):
-    evaluation.write_json(out, result)
+    files.write_json(out, result)
   print(report.tables(result))
   if old:
     print('\n' + report.compare(old, result))

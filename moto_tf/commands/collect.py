@@ -18,7 +18,8 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf import config, envs
+from moto_tf import envs
+from moto_tf.commands import settings as config
 from moto_tf.data import inspect, record
 
 

@@ -20,8 +20,8 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf import config
 from moto_tf.commands import positive
+from moto_tf.commands import settings as config
 from moto_tf.data import inspect, minari_export
 from moto_tf.envs.kitchen import playback, sources
 

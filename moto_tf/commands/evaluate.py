@@ -4,76 +4,65 @@ python scripts/evaluate.py --logdir ~/logdir/drawer/moto/0 --episodes 50
 """
 
 import argparse
-import functools
 from pathlib import Path
 
 import moto_tf
-from moto_tf import envs, images
-from moto_tf.commands import positive
-from moto_tf.envs.driver import Driver
+from moto_tf.commands import add_plugins, positive
 from moto_tf.train import evaluation
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
+  """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
-    description=__doc__.split('\n')[0],
-    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
-  add('--episodes', type=positive, default=50, help='episodes to roll out')
-  add('--seed', type=int, default=evaluation.EVAL_SEED, help='first seed')
-  add('--envs', type=positive, default=2, help='parallel environments')
+  add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
+  add(
+    '--seed',
+    type=int,
+    default=evaluation.EVAL_SEED,
+    help=f'first seed ({evaluation.EVAL_SEED})',
+  )
+  add('--envs', type=positive, default=2, help='parallel environments (2)')
   add('--checkpoint', type=Path, help='file; default: the newest')
-  add('--videos', type=int, default=6, help='episodes in the video; 0: none')
+  add(
+    '--videos', type=int, default=6, help='episodes in the video; 0: none (6)'
+  )
   add('--outdir', type=Path, help='default: LOGDIR/evaluation')
-  args = parser.parse_args()
+  add_plugins(parser)
+  args = parser.parse_args(argv)
   with moto_tf.explain_errors():
-    evaluate(args)
-
-
-def evaluate(args: argparse.Namespace) -> None:
-  """Rolls out, prints the summary, writes JSON and GIF."""
-  logdir = args.logdir.expanduser()
-  agent, config, meta = evaluation.load_agent(logdir, args.checkpoint)
-  make_env = functools.partial(envs.make_env, config.task, config.env)
-  driver = Driver(make_env, min(args.envs, args.episodes), config.env_workers)
-  try:
-    summary, rollouts = evaluation.evaluate(
-      agent,
-      driver,
+    moto_tf.load_plugins(args.plugins)
+    summary, paths = evaluation.evaluate_run(
+      args.logdir,
       args.episodes,
       args.seed,
-      evaluation.progress(args.episodes),
+      args.envs,
+      args.checkpoint,
+      args.videos,
+      args.outdir,
     )
-  finally:
-    driver.close()
-  step = meta['counters']['gradient_step']
-  outdir = (args.outdir or logdir / 'evaluation').expanduser()
-  result = {
-    'task': config.task,
-    'logdir': str(logdir),
-    'seed': args.seed,
-    **meta['counters'],
-    **summary,
-  }
-  path = evaluation.write_json(outdir / f'evaluation-{step:08d}.json', result)
-  print(
-    f'\nsuccess {summary["success"]:.2f} '
+  print(describe(summary))
+  for kind, path in zip(['Numbers'] + ['Video'] * len(paths), paths):
+    print(f'{kind}: {path}')
+
+
+def describe(summary: dict) -> str:
+  """Success and return with their intervals, and what the suite logs."""
+  text = (
+    f'success {summary["success"]:.2f} '
     f'[{summary["success_low"]:.2f}, {summary["success_high"]:.2f}]  '
     f'return {summary["return"]:.1f} '
     f'[{summary["return_low"]:.1f}, {summary["return_high"]:.1f}]  '
-    f'(95% intervals, {args.episodes} episodes, gradient step {step})'
+    f'(95% intervals, {summary["episodes"]} episodes, gradient step '
+    f'{summary["gradient_step"]})'
   )
-  if logged := evaluation.logged(rollouts[0]):
-    print('  '.join(f'{name} {summary[name]:.2f}' for name in logged))
-  print(f'Numbers: {path}')
-  for key in agent.obs_space:
-    if args.videos and len(agent.obs_space[key].shape) == 3:
-      video = images.side_by_side([e[key] for e in rollouts[: args.videos]], 3)
-      gif = outdir / f'evaluation-{step:08d}-{key}.gif'
-      gif.write_bytes(images.encode_gif(video))
-      print(f'Video: {gif}')
+  usual = {'seed', 'success', 'return', 'length'}
+  logged = [k for k in summary['rollouts'][0] if k not in usual]
+  lines = ['  '.join(f'{k} {summary[k]:.2f}' for k in logged)] if logged else []
+  return '\n'.join([text, *lines])
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
   python scripts/plot.py --indir runs --outdir figures --tasks 'door|drawer'
 
-Runs lie in <task>/<method>/<seed>, or are files of scripts/export.py. Every
+Runs are log directories, or files of scripts/export.py. Every
 metric becomes a figure with a panel per task and a line per method: the mean
 over seeds.
 """

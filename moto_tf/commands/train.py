@@ -1,9 +1,11 @@
-"""Trains MOTO or DreamerV2: offline pre-training, then online fine-tuning.
+"""Trains an agent: offline pre-training, then online fine-tuning.
 
   python scripts/train.py --configs metaworld --logdir ~/logdir/drawer/moto/0
   python scripts/train.py --help
 
-The same command continues a run that was stopped.
+The same command continues a run that was stopped. --print-config shows all
+settings and what set them; --dry-run checks data, spaces, disk, memory and
+time, and stops.
 """
 
 import sys
@@ -11,27 +13,23 @@ import sys
 import moto_tf
 
 
-def train(run: 'moto_tf.Run') -> None:
-  """Algorithm 1 of the paper. What a stopped run has done is skipped."""
-  run.prefill()
-  # Offline pre-training (lines 1 to 8).
-  for _ in run.offline_steps():
-    batch = run.sample()
-    run.update(batch)
-  # Online fine-tuning (lines 9 to 20).
-  for episode in run.online_episodes():
-    run.collect_episode(episode)
-    for _ in run.updates(episode):
-      batch = run.sample()
-      run.update(batch)
-
-
-def main() -> None:
-  config = moto_tf.parse(sys.argv[1:])
+def main(argv: list[str] | None = None) -> None:
+  """Run the command line; see the top of this file."""
+  argv = sys.argv[1:] if argv is None else argv
+  words = [word for word in argv if word != '--dry-run']
+  config = moto_tf.parse(words)
   try:
-    with moto_tf.explain_errors(), moto_tf.Run(config) as run:
-      train(run)
-      print(f'Done. Logs, checkpoints and videos are in {run.logdir}.')
+    with moto_tf.explain_errors():
+      if len(words) < len(argv):
+        from moto_tf.train.preview import preview
+
+        print(preview(config))
+        return
+      logdir = moto_tf.train(config)
+      print(f'Done. Logs, checkpoints and videos are in {logdir}.')
+  except moto_tf.Stopped as stop:
+    print('Saved. The same command continues the run.', flush=True)
+    sys.exit(128 + stop.number)
   except KeyboardInterrupt:
     sys.exit('Stopped. The same command continues from the last checkpoint.')
 

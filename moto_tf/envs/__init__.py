@@ -216,3 +216,14 @@ def choices(name: str, names: Iterable[str]) -> str:
   near = difflib.get_close_matches(name, names, 1, 0.5)
   advice = f'Did you mean {near[0]}? ' if near else ''
   return f'{advice}There are: {", ".join(names)}.'
+
+
+def rewards_are_successes(task: str) -> bool:
+  """Whether a reward above 0.5 means success in a task's suite."""
+  return task.partition('_')[0] == 'metaworld'
+
+
+def env_maker(task: str, config):
+  import functools
+
+  return functools.partial(make_env, task, config)

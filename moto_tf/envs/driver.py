@@ -225,3 +225,16 @@ class _Inline:
 
   def close(self):
     self._env.close()
+
+
+def random_policy(act_space) -> Callable[[dict, Any, tuple], tuple]:
+  """A policy for `Driver.run` of uniform actions, by seed and step alone."""
+
+  def policy(obs, state, lanes):
+    actions = [
+      np.random.default_rng([int(s), int(t)]).uniform(-1, 1, act_space.shape)
+      for s, t in zip(*lanes, strict=True)
+    ]
+    return np.array(actions, np.float32), state
+
+  return policy

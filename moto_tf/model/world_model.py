@@ -37,6 +37,22 @@ class WorldModel(Module):
     )
 
   @property
+  def feat(self) -> int:
+    """Size F of the features of a state."""
+    return self.rssm.feat
+
+  @property
+  def input_keys(self) -> list[str]:
+    """Observations that the encoder sees."""
+    return [*self.encoder.cnn_keys, *self.encoder.mlp_keys]
+
+  @property
+  def obs_keys(self) -> list[str]:
+    """Observations that encoder or decoder use."""
+    decoded = [*self.decoder.cnn_keys, *self.decoder.mlp_keys]
+    return sorted({*self.input_keys, *decoded})
+
+  @property
   def optimizer(self) -> Optimizer:
     return self._opt
 

@@ -41,17 +41,6 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
   return precision
 
 
-def function(step: Callable, jit: bool = False) -> Callable:
-  """tf.function of a method, to be called with tensors.
-
-  Without autograph, which nearly doubles the time of tracing for nothing.
-  """
-  # TensorFlow counts tracings by code object, and takes the same method of
-  # several agents for one that it traces again and again, with a warning. An
-  # object of its own for each agent has a count of its own.
-  return tf.function(functools.partial(step), autograph=False, jit_compile=jit)
-
-
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:
   """Derives `count` independent stateless seeds of shape [2] from one."""
   seeds = tf.random.split(seed, count, ALGORITHM)

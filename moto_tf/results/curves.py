@@ -1,9 +1,7 @@
 """Learning curves of runs on disk, aggregated over seeds.
 
-Runs are found by their metrics.jsonl and config.yaml. Their layout is
-<task>/<method>/<seed>; task and seed are read from the configuration, the
-method is the name of the directory above the seed. The JSON files that
-scripts/export.py makes of them are runs too.
+Runs are found by their metrics.jsonl and config.yaml, which says task, method
+and seed. The JSON files that scripts/export.py makes of them are runs too.
 """
 
 import dataclasses
@@ -11,18 +9,16 @@ import json
 import math
 import os
 import re
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import ruamel.yaml
 
-from moto_tf.errors import MotoError
+from moto_tf.agents import METHODS
+from moto_tf.errors import MotoError, warn
+from moto_tf.renames import upgrade
 from moto_tf.train import rows as row_files
-
-METHODS = ('moto', 'no_unc', 'no_bc', 'no_bc_no_unc', 'dreamerv2')
-
 
 INTERVALS = {
   'bootstrap': '95% bootstrap interval',
@@ -332,22 +328,24 @@ def _run_paths(indirs, exported):
 
 
 def _method(path, config):
-  """Name of the method, from <task>/<method>/<seed> or the configuration."""
+  """Name of the method as it is on record.
+
+  Runs from before names were recorded are called by their directory
+  <task>/<method>/<seed>, or else by what their settings say.
+  """
+  if 'behavior' not in config:
+    return str(config.get('variant') or config.get('method', 'moto'))
   path, task = path.resolve(), config['task']
   if re.fullmatch(r'(seed[-_]?)?\d+', path.name):
     if path.parent.name not in (task, task.split('_', 1)[-1]):
       return path.parent.name
-  if config.get('behavior') == 'dreamer':
-    return 'dreamerv2'
-  off = [config.get(key) == 0 for key in ('beta', 'alpha')]
-  names = [name for name, x in zip(('no_bc', 'no_unc'), off) if x]
-  return '_'.join(names) or str(config.get('behavior', 'moto'))
+  return upgrade(config)['method']
 
 
 def rank(method: str) -> tuple[int, str]:
   """Sorting key: known methods first, in their order."""
-  known = METHODS.index(method) if method in METHODS else len(METHODS)
-  return known, method
+  known = list(METHODS)
+  return known.index(method) if method in known else len(known), method
 
 
 def _forget(rows):
@@ -402,8 +400,3 @@ def _pattern(name, text):
   except re.error as error:
     message = f"--{name} '{text}' is not a regular expression: {error}."
     raise PlotError(message) from error
-
-
-def warn(text: str) -> None:
-  """Says on stderr what was left out."""
-  print(f'Warning: {text}', file=sys.stderr)

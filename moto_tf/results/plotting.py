@@ -1,5 +1,6 @@
 """Figures of learning curves, with their numbers as JSON and as a table."""
 
+import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends import backend_agg
 from matplotlib.figure import Figure
 
+from moto_tf import files
+from moto_tf.agents import METHODS
+from moto_tf.errors import warn
 from moto_tf.results.curves import (
   INTERVALS,
-  METHODS,
   PlotError,
   aggregate_all,
   find_runs,
   rank,
-  warn,
 )
 
 # Okabe and Ito, "Color Universal Design", without yellow; told apart with any
@@ -59,6 +61,13 @@ def new_figure(width: float, height: float) -> Figure:
   fig = Figure((width, height), layout='constrained')
   backend_agg.FigureCanvasAgg(fig)
   return fig
+
+
+def save_figure(fig: Figure, path: Path) -> Path:
+  """Writes a figure as PNG, whole or not at all."""
+  stream = io.BytesIO()
+  fig.savefig(stream, format='png', dpi=160)
+  return files.write_atomic(path, stream.getvalue())
 
 
 def figure(panels: dict, metric: str, xaxis: str = 'env_step') -> Figure:
@@ -106,7 +115,8 @@ def plot(
     The files that were written.
 
   Raises:
-    PlotError: Nothing to draw, or the output directory cannot be written.
+    PlotError: Nothing to draw.
+    FileError: The output directory cannot be written.
   """
   outdir = Path(outdir)
   if smooth < 1:
@@ -116,22 +126,15 @@ def plot(
   for metric in metrics:
     if metric not in results:
       warn(f'no run has values of {metric} over {xaxis}, not drawn.')
-  try:
-    outdir.mkdir(parents=True, exist_ok=True)
-    paths = [outdir / 'results.json']
-    content = {'xaxis': xaxis, 'smooth': smooth, 'intervals': INTERVALS}
-    content['results'] = results
-    text = json.dumps(content, indent=1, allow_nan=False)
-    paths[0].write_text(text + '\n')
-    for metric, panels in results.items():
-      paths.append(outdir / f'{metric.replace("/", "_")}.png')
-      figure(panels, metric, xaxis).savefig(paths[-1], dpi=160)
-    paths.append(outdir / 'table.md')
-    paths[-1].write_text(table(results, xaxis))
-  except OSError as error:
-    raise PlotError(
-      f'Cannot write to --outdir {outdir}: {error.strerror or error}.'
-    ) from error
+  content = {'xaxis': xaxis, 'smooth': smooth, 'intervals': INTERVALS}
+  content['results'] = results
+  text = json.dumps(content, indent=1, allow_nan=False) + '\n'
+  paths = [files.write_atomic(outdir / 'results.json', text.encode())]
+  for metric, panels in results.items():
+    path = outdir / f'{metric.replace("/", "_")}.png'
+    paths.append(save_figure(figure(panels, metric, xaxis), path))
+  text = table(results, xaxis)
+  paths.append(files.write_atomic(outdir / 'table.md', text.encode()))
   return paths
 
 
@@ -218,7 +221,8 @@ def _legend(fig, panels, lines):
   for method in lines:
     counts = {len(found['seeds']) for name, found in results if name == method}
     count = '-'.join(str(x) for x in sorted({min(counts), max(counts)}))
-    labels.append(f'{method} ({count} seed{"s" * (count != "1")})')
+    name = METHODS[method].label if method in METHODS else method
+    labels.append(f'{name} ({count} seed{"s" * (count != "1")})')
   if any(found['offline'] for _, found in results):
     style = {'color': '#777777', 'marker': 'D', 'ls': 'none'}
     handles.append(matplotlib.lines.Line2D([], [], **style))

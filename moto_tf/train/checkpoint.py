@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moto_tf import files
 from moto_tf.errors import MotoError
 
 META = 'meta'
@@ -60,19 +61,16 @@ class Checkpoints:
     path = self._directory / f'ckpt-{step:08d}.npz'
     # One fixed name, so a killed process leaves at most one stray file.
     partial = self._directory / 'ckpt.npz.tmp'
+    # Before the new file appears: a stop in between must not leave a superseded
+    # checkpoint as the newest one.
+    supersede = lambda: self._supersede(step)
     try:
-      self._directory.mkdir(parents=True, exist_ok=True)
-      try:
-        _write(partial, entries)
-        # Before the new file appears: a stop in between must not leave a
-        # superseded checkpoint as the newest one.
-        self._supersede(step)
-        os.replace(partial, path)
-      finally:
-        partial.unlink(missing_ok=True)
-      _sync(self._directory)
-    except OSError as error:
-      raise CheckpointError(self._write_problem(path, error)) from error
+      with files.replacing(path, partial, supersede) as stream:
+        _write(stream, entries)
+    except files.FileError as error:
+      raise CheckpointError(
+        self._write_problem(path, error.__cause__)
+      ) from error
     for old in self.paths()[self._keep :]:
       old.unlink(missing_ok=True)
     return path
@@ -190,14 +188,11 @@ def _plain(value, where):
   )
 
 
-def _write(path, entries):
-  with open(path, 'wb') as file:
-    with zipfile.ZipFile(file, 'w', zipfile.ZIP_STORED) as archive:
-      for name, value in entries.items():
-        with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
-          np.lib.format.write_array(entry, value, allow_pickle=False)
-    file.flush()
-    os.fsync(file.fileno())
+def _write(stream, entries):
+  with zipfile.ZipFile(stream, 'w', zipfile.ZIP_STORED) as archive:
+    for name, value in entries.items():
+      with archive.open(f'{name}.npy', 'w', force_zip64=True) as entry:
+        np.lib.format.write_array(entry, value, allow_pickle=False)
 
 
 def _read(path):
@@ -218,12 +213,3 @@ def _read(path):
   except Exception as error:  # A damaged file can fail anywhere in a parser.
     raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
   return entries, meta
-
-
-def _sync(directory):
-  """Makes a rename durable."""
-  handle = os.open(directory, os.O_RDONLY)
-  try:
-    os.fsync(handle)
-  finally:
-    os.close(handle)

@@ -1,152 +1,17 @@
-"""Evaluation of a policy, and loading one from a log directory."""
+"""Evaluation of a policy, by rolling it out."""
 
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import gymnasium
 import numpy as np
 
-from moto_tf.config import Config
+from moto_tf import envs, files, images
 from moto_tf.data.episodes import episode_return
-from moto_tf.train.checkpoint import CheckpointError, Checkpoints
+from moto_tf.envs.driver import Driver
+from moto_tf.progress import Progress
 
 # Evaluation episodes are the same for every run, method and seed.
 EVAL_SEED = 1_000_000
-
-
-class Policy:
-  """A trained policy, for one environment.
-
-  Example:
-    policy = load_policy('~/logdir/drawer/moto/0')
-    action = policy(observation)   # observation of one time step
-    policy.reset()                 # before each episode
-  """
-
-  def __init__(self, agent, mode: str = 'eval', seed: int = 0):
-    """Args: mode eval acts as in evaluation, train samples."""
-    self._agent = agent
-    self._mode = mode
-    self._seed = seed
-    self._episode = -1
-    self.reset()
-
-  def reset(self) -> None:
-    """Forgets the past; the next observation starts an episode."""
-    self._state = None
-    self._step = 0
-    self._episode += 1
-
-  def __call__(self, observation: dict | np.ndarray) -> np.ndarray:
-    """Action [A] within [-1, 1] for one observation.
-
-    Args:
-      observation: array by key, or the array itself if the policy uses one
-        key alone. Other keys are ignored.
-
-    Raises:
-      ValueError: a key is missing, or a shape or dtype is not the one the
-        policy was trained on.
-    """
-    agent = self._agent
-    keys = agent.input_keys
-    if not isinstance(observation, dict):
-      if len(keys) != 1:
-        raise ValueError(f'The policy needs a dict with the keys {keys}.')
-      observation = {keys[0]: observation}
-    obs = {'is_first': np.array([self._step == 0])}
-    for key in keys:
-      if key not in observation:
-        raise ValueError(
-          f'Observation {key!r} is missing; the policy needs {keys}.'
-        )
-      value, space = np.asarray(observation[key]), agent.obs_space[key]
-      if value.shape != space.shape or (
-        (space.dtype == np.uint8) != (value.dtype == np.uint8)
-      ):
-        raise ValueError(
-          f'Observation {key!r} has shape {value.shape} and dtype '
-          f'{value.dtype}, expected {space.shape} {space.dtype}.'
-        )
-      obs[key] = value.astype(space.dtype)[None]
-    lanes = (
-      np.array([self._seed * 100_003 + self._episode]),
-      np.array([self._step]),
-    )
-    action, self._state = agent.policy(obs, self._state, lanes, self._mode)
-    self._step += 1
-    return action[0]
-
-
-def load_policy(
-  logdir: str | Path,
-  checkpoint: str | Path | None = None,
-  mode: str = 'eval',
-  seed: int = 0,
-) -> Policy:
-  """Loads the newest, or the given, checkpoint of a run as a policy.
-
-  Needs neither the simulator nor the data.
-
-  Args:
-    mode: eval acts as in evaluation (`eval_action`), train samples.
-  """
-  agent, _, _ = load_agent(logdir, checkpoint)
-  return Policy(agent, mode, seed)
-
-
-def load_agent(
-  logdir: str | Path,
-  checkpoint: str | Path | None = None,
-  policy_only: bool = True,
-) -> tuple:
-  """Agent, configuration and checkpoint meta of a run.
-
-  Args:
-    checkpoint: file; by default the newest.
-    policy_only: leaves out critics and optimizers, for acting alone.
-  """
-  from moto_tf.agents.model_based import Agent
-
-  logdir = Path(logdir).expanduser()
-  if not (logdir / 'config.yaml').exists():
-    raise CheckpointError(
-      f'{logdir} holds no config.yaml, so it is no log directory of a run; '
-      'give the directory that --logdir of scripts/train.py named.'
-    )
-  config = Config.load(logdir / 'config.yaml')
-  checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)
-  loaded = checkpoints.load(Path(checkpoint) if checkpoint else None)
-  if loaded is None:
-    raise CheckpointError(
-      f'{logdir / "checkpoints"} holds no checkpoint yet; the first is '
-      f'written after {config.checkpoint_every} gradient steps.'
-    )
-  arrays, meta, _ = loaded
-  agent = Agent(config, *spaces_from_meta(meta['spaces']))
-  agent.load(arrays, policy_only)
-  return agent, config, meta
-
-
-def spaces_to_meta(obs_space: dict, act_space) -> dict:
-  """Spaces as JSON, so that a checkpoint can be used without simulator."""
-  return {
-    'observations': {
-      k: [list(v.shape), np.dtype(v.dtype).name] for k, v in obs_space.items()
-    },
-    'action': list(act_space.shape),
-  }
-
-
-def spaces_from_meta(meta: dict) -> tuple[dict, gymnasium.spaces.Box]:
-  """Spaces that `spaces_to_meta` wrote; bounds of vectors are not kept."""
-  obs_space = {}
-  for key, (shape, dtype) in meta['observations'].items():
-    low, high = (0, 255) if dtype == 'uint8' else (-np.inf, np.inf)
-    obs_space[key] = gymnasium.spaces.Box(low, high, shape, np.dtype(dtype))
-  return obs_space, gymnasium.spaces.Box(-1, 1, meta['action'], np.float32)
 
 
 def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
@@ -165,22 +30,96 @@ def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
   return summarise(rollouts, seeds), rollouts
 
 
-def progress(episodes: int) -> Callable[[dict], None]:
-  """A `show` for `evaluate` that keeps one line of progress on the screen."""
-  begin, finished = time.time(), []
+def progress(episodes: int) -> Progress:
+  """Shows what of `evaluate` is done; see `shown`."""
+  return Progress('evaluation', episodes)
+
+
+def shown(progress: Progress) -> Callable[[dict], None]:
+  """A `show` for `evaluate` that counts episodes and successes."""
+  finished = []
 
   def show(episode):
     finished.append(bool(episode['success'].any()))
-    done, seconds = len(finished), time.time() - begin
-    left = seconds / done * (episodes - done)
-    print(
-      f'\r{done}/{episodes} episodes, success {sum(finished)}/{done}, '
-      f'{done / seconds:.2f} episodes/s, {left:.0f} s left ',
-      end='',
-      flush=True,
-    )
+    done = len(finished)
+    progress.show(done, f'success {sum(finished)}/{done}')
 
   return show
+
+
+def roll_out(
+  agent,
+  config,
+  episodes: int,
+  seed: int = EVAL_SEED,
+  count: int = 2,
+  make_env: Callable | None = None,
+) -> tuple[dict, list[dict]]:
+  """Evaluates an agent in environments of its own, with progress.
+
+  Args:
+    config: of its run.
+    episodes, seed: as of `evaluate`.
+    count: environments at a time.
+    make_env: makes one environment; by default that of the run's task.
+
+  Returns:
+    As `evaluate`.
+  """
+  make_env = make_env or envs.env_maker(config.task, config.env)
+  driver = Driver(make_env, min(count, episodes), config.env_workers)
+  bar = progress(episodes)
+  try:
+    return evaluate(agent, driver, episodes, seed, shown(bar))
+  finally:
+    bar.close()
+    driver.close()
+
+
+def evaluate_run(
+  logdir: Path | str,
+  episodes: int = 50,
+  seed: int = EVAL_SEED,
+  count: int = 2,
+  checkpoint: Path | str | None = None,
+  videos: int = 6,
+  outdir: Path | str | None = None,
+  make_env: Callable | None = None,
+) -> tuple[dict, list[Path]]:
+  """Evaluates a run and writes the numbers and a video.
+
+  Args:
+    logdir: of the run.
+    episodes, seed, count, make_env: as of `roll_out`.
+    checkpoint: file; by default the newest.
+    videos: episodes in the video; 0: none.
+    outdir: LOGDIR/evaluation by default.
+
+  Returns:
+    What is in the JSON file, and the files: that one, then the videos.
+  """
+  from moto_tf.policy import load_agent
+
+  logdir = Path(logdir).expanduser()
+  agent, config, meta = load_agent(logdir, checkpoint)
+  summary, rollouts = roll_out(agent, config, episodes, seed, count, make_env)
+  step = meta['counters']['gradient_step']
+  outdir = Path(outdir or logdir / 'evaluation').expanduser()
+  result = {
+    'task': config.task,
+    'method': config.name,
+    'logdir': str(logdir),
+    'seed': seed,
+    **meta['counters'],
+    **summary,
+  }
+  paths = [files.write_json(outdir / f'evaluation-{step:08d}.json', result)]
+  for key, space in agent.obs_space.items():
+    if videos and len(space.shape) == 3:
+      video = images.side_by_side([e[key] for e in rollouts[:videos]], 3)
+      gif = outdir / f'evaluation-{step:08d}-{key}.gif'
+      paths.append(files.write_atomic(gif, images.encode_gif(video)))
+  return result, paths
 
 
 def summarise(rollouts: list[dict], seeds: list[int]) -> dict:
@@ -232,12 +171,3 @@ def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
   half = np.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
   half *= z / (1 + z * z / count)
   return float(max(0, center - half)), float(min(1, center + half))
-
-
-def write_json(path: Path, values: dict | list) -> Path:
-  """Writes JSON, whole or not at all."""
-  from moto_tf.data.episodes import write_atomic
-
-  path.parent.mkdir(parents=True, exist_ok=True)
-  write_atomic(path, (json.dumps(values, indent=2) + '\n').encode())
-  return path

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from moto_tf.config import Config, ConfigError
+from moto_tf.config import Config
+from moto_tf.rules import ConfigError
+
+# Where things lie, how often they are written, and on what they run.
+NO_HPARAMS = ('logdir', 'offline_data', 'heldout_data', 'plugins')
 
 
 def offline_dir(config: Config, logdir: Path) -> Path | None:
@@ -10,6 +14,29 @@ def offline_dir(config: Config, logdir: Path) -> Path | None:
   if config.offline_data == 'auto':
     return logdir.absolute().parent.parent / 'demos'
   return config.path('offline_data')
+
+
+def find_offline(config: Config) -> Path | None:
+  """Directory of demonstrations, None without.
+
+  Raises:
+    ConfigError: it is missing, or there is nothing to start on.
+  """
+  path = offline_dir(config, config.path('logdir'))
+  if config.offline_data == 'auto' and not path.is_dir():
+    raise ConfigError(
+      f'offline_data is auto, and there is no directory {path}. Record '
+      'demonstrations with: python scripts/collect.py '
+      f'--task {config.task} --outdir {path}; or set --offline_data DIR; '
+      "or learn online only with --offline_data '' --offline_steps 0 "
+      '--prefill_episodes 5.'
+    )
+  if path is None and not config.prefill_episodes:
+    raise ConfigError(
+      'offline_data is empty: set --offline_data DIR, or start from random '
+      'episodes with --prefill_episodes 5.'
+    )
+  return path
 
 
 def check_changes(path: Path, config: Config, meta: dict) -> dict:
@@ -25,7 +52,7 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
     return {}
   before, now = Config.load(path).flat, config.flat
   changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
-  fixed = ['task', 'seed']
+  fixed = ['task', 'seed', 'method']
   if meta['phase'] == 'online':
     fixed += ['offline_steps', 'updates_per_episode']
   for key in fixed:
@@ -40,3 +67,17 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
   for key in changed:
     print(f'  {key}: {before.get(key)} -> {now[key]}')
   return {key: (before.get(key), now[key]) for key in changed}
+
+
+def hparams(config: Config) -> dict:
+  """What tells a run from others: task, method, seed, presets, overrides."""
+  sources = config.sources
+  presets = dict.fromkeys(name for name in sources.values() if name)
+  given = {k: config[k] for k, source in sources.items() if not source}
+  return {
+    'task': config.task,
+    'method': config.name,
+    'seed': config.seed,
+    'presets': ' '.join(presets),
+    **{k: v for k, v in given.items() if k not in NO_HPARAMS},
+  }

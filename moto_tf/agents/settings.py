@@ -1,0 +1,41 @@
+"""What values the settings of each method may take; without TensorFlow."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from moto_tf.rules import ConfigError, at_least, check_rules, one_of
+
+# Names of moto_tf.agents.penalties.PENALTIES.
+PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
+
+MOTO_RULES = {
+  r'moto\.penalty': one_of(*PENALTY_NAMES),
+  r'moto\.(alpha|beta|start_states)': at_least(0),
+}
+
+
+def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+  """Raises ConfigError where the settings of MOTO cannot be used."""
+  check_rules(values, examples, MOTO_RULES)
+  starts, batch, length = (
+    values[key]
+    for key in ('moto.start_states', 'replay.batch', 'replay.length')
+  )
+  if starts > batch * (length - 1):
+    raise ConfigError(
+      f'moto.start_states: {starts} is more than the replay.batch * '
+      f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
+      'batch; give at most that, or 0 for all of them.'
+    )
+
+
+def check_dreamer(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where DreamerV2 could not learn."""
+  del examples
+  if values['horizon'] < 2:
+    raise ConfigError(
+      'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
+      'second imagined state; give at least 2.'
+    )

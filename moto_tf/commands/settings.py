@@ -1,0 +1,132 @@
+"""Command lines of settings: --configs, --key value, --help."""
+
+import difflib
+import shutil
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from moto_tf import registry, rules
+from moto_tf.config import Config
+from moto_tf.presets import Configs, load_configs
+from moto_tf.rules import ConfigError
+
+
+def parse(argv: Sequence[str] | None = None, prog: str | None = None) -> Config:
+  """Returns the settings of a command line.
+
+  Takes --configs with presets or YAML files and --key value or --key=value.
+  Prints all keys for --help, or all values for --print-config, and exits; a
+  mistake exits with status 2.
+  """
+  argv = sys.argv[1:] if argv is None else list(argv)
+  prog = prog or Path(sys.argv[0]).name
+  try:
+    plugins = load_plugins(argv)
+    configs = load_configs()
+    if '--help' in argv or '-h' in argv:
+      print(usage(configs, prog))
+      sys.exit(0)
+    rest = [word for word in argv if word != '--print-config']
+    config = configs.make(*_parts(rest, configs.defaults))
+    if plugins and config.plugins != plugins:
+      # From a file of settings; those of the command line are in argv.
+      config = config.update(plugins=plugins)
+    if len(rest) < len(argv):
+      print(show_config(config))
+      sys.exit(0)
+    return config
+  except (ConfigError, registry.RegistryError) as error:
+    print(f'{prog}: error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def load_plugins(argv: Sequence[str]) -> str:
+  """Imports what --plugins names, before settings are read; returns it."""
+  names = ''
+  for i, word in enumerate(argv):
+    if word == '--plugins' and i + 1 < len(argv):
+      names = argv[i + 1]
+    elif word.startswith('--plugins='):
+      names = word.partition('=')[2]
+  registry.load_plugins(names)
+  return names
+
+
+def show_config(config: Config) -> str:
+  """YAML of all settings, with what set each value that is no default."""
+  lines, sources = str(config).splitlines(), config.sources
+  result = []
+  for key, line in zip(config.flat, lines, strict=True):
+    source = sources.get(key)
+    origin = '' if source is None else f'  # {source or "given"}'
+    result.append(line + origin)
+  return '\n'.join(result)
+
+
+def usage(configs: Configs, prog: str) -> str:
+  """Returns the --help text: every preset and key with its comment."""
+  lines = [f'usage: {prog} [--configs NAME|FILE.yaml ...] [--KEY VALUE ...]']
+  lines += _wrap(
+    'Presets and files are composed from left to right, then keys are '
+    'set. A KEY may be a regular expression over the names below. Lists '
+    f'are written as 256,256. Defaults and presets are in {configs.path}.'
+  )
+  lines += ['', 'Presets']
+  for name, overrides in configs.presets.items():
+    text = configs.comments[name]
+    if len(overrides) <= 2:
+      text += ''.join(f' [{k} {rules.show(v)}]' for k, v in overrides.items())
+    lines += _wrap(text, name)
+  for section, keys in configs.sections.items():
+    lines += ['', section]
+    for key in keys:
+      value = configs.defaults[key]
+      left = f'--{key} {rules.show(value)}'
+      lines += _wrap(f'{configs.comments[key]} ({rules.kind(value)})', left)
+  return '\n'.join(lines)
+
+
+def _parts(argv: list[str], defaults: Config) -> list[str | dict[str, str]]:
+  """Splits a command line into presets and, after them, overrides."""
+  names, overrides, rest = [], [], list(argv)
+  while rest:
+    flag = rest.pop(0)
+    if not flag.startswith('--') or len(flag) < 3:
+      raise ConfigError(
+        f'unexpected argument {flag!r}. Write --key value, lists as '
+        '256,256 and values with spaces in quotes.'
+      )
+    key, equals, value = flag[2:].partition('=')
+    values, limit = [value] if equals else [], 1
+    if key == 'configs':
+      example, limit = 'metaworld small', len(argv)
+    elif difflib.get_close_matches(key, ['configs'], cutoff=0.8):
+      raise ConfigError(f'unknown option --{key}; did you mean --configs?')
+    else:
+      example = rules.show(defaults[defaults.match(key)[0]])
+    while len(values) < limit and rest and not rest[0].startswith('--'):
+      values.append(rest.pop(0))
+    if not values:
+      raise ConfigError(f'--{key} needs a value, such as --{key} {example}')
+    if key == 'configs':
+      names += values
+    else:
+      overrides.append({key: values[0]})
+  return names + overrides
+
+
+def _wrap(text: str, left: str = '') -> list[str]:
+  """Lays out one help entry: left column, then the text beside or below."""
+  indent = ' ' * (34 if left else 0)
+  width = max(60, min(shutil.get_terminal_size().columns, 110))
+  body = textwrap.wrap(
+    text, width, initial_indent=indent, subsequent_indent=indent
+  )
+  left = f'  {left}'
+  if not body or not left.strip():
+    return body or [left]
+  if len(left) < 33:
+    return [left + body[0][len(left) :], *body[1:]]
+  return [left, *body]

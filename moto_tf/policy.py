@@ -1,0 +1,142 @@
+"""A trained policy, from a log directory."""
+
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from moto_tf.config import Config
+from moto_tf.train.checkpoint import CheckpointError, Checkpoints
+
+
+class Policy:
+  """A trained policy, for one environment.
+
+  Example:
+    policy = load_policy('~/logdir/drawer/moto/0')
+    action = policy(observation)   # observation of one time step
+    policy.reset()                 # before each episode
+  """
+
+  def __init__(self, agent, mode: str = 'eval', seed: int = 0):
+    """Args: mode eval acts as in evaluation, train samples."""
+    self._agent = agent
+    self._mode = mode
+    self._seed = seed
+    self._episode = -1
+    self.reset()
+
+  def reset(self) -> None:
+    """Forgets the past; the next observation starts an episode."""
+    self._state = None
+    self._step = 0
+    self._episode += 1
+
+  def __call__(self, observation: dict | np.ndarray) -> np.ndarray:
+    """Action [A] within [-1, 1] for one observation.
+
+    Args:
+      observation: array by key, or the array itself if the policy uses one
+        key alone. Other keys are ignored.
+
+    Raises:
+      ValueError: a key is missing, or a shape or dtype is not the one the
+        policy was trained on.
+    """
+    agent = self._agent
+    keys = agent.input_keys
+    if not isinstance(observation, dict):
+      if len(keys) != 1:
+        raise ValueError(f'The policy needs a dict with the keys {keys}.')
+      observation = {keys[0]: observation}
+    obs = {'is_first': np.array([self._step == 0])}
+    for key in keys:
+      if key not in observation:
+        raise ValueError(
+          f'Observation {key!r} is missing; the policy needs {keys}.'
+        )
+      value, space = np.asarray(observation[key]), agent.obs_space[key]
+      if value.shape != space.shape or (
+        (space.dtype == np.uint8) != (value.dtype == np.uint8)
+      ):
+        raise ValueError(
+          f'Observation {key!r} has shape {value.shape} and dtype '
+          f'{value.dtype}, expected {space.shape} {space.dtype}.'
+        )
+      obs[key] = value.astype(space.dtype)[None]
+    lanes = (
+      np.array([self._seed * 100_003 + self._episode]),
+      np.array([self._step]),
+    )
+    action, self._state = agent.policy(obs, self._state, lanes, self._mode)
+    self._step += 1
+    return action[0]
+
+
+def load_policy(
+  logdir: str | Path,
+  checkpoint: str | Path | None = None,
+  mode: str = 'eval',
+  seed: int = 0,
+) -> Policy:
+  """Loads the newest, or the given, checkpoint of a run as a policy.
+
+  Needs neither the simulator nor the data.
+
+  Args:
+    mode: eval acts as in evaluation (`eval_action`), train samples.
+  """
+  agent, _, _ = load_agent(logdir, checkpoint)
+  return Policy(agent, mode, seed)
+
+
+def load_agent(
+  logdir: str | Path,
+  checkpoint: str | Path | None = None,
+  policy_only: bool = True,
+) -> tuple:
+  """Agent, configuration and checkpoint meta of a run.
+
+  Args:
+    checkpoint: file; by default the newest.
+    policy_only: leaves out critics and optimizers, for acting alone.
+  """
+  from moto_tf.agents import make_agent
+
+  logdir = Path(logdir).expanduser()
+  if not (logdir / 'config.yaml').exists():
+    raise CheckpointError(
+      f'{logdir} holds no config.yaml, so it is no log directory of a run; '
+      'give the directory that --logdir of scripts/train.py named.'
+    )
+  config = Config.load(logdir / 'config.yaml')
+  checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)
+  loaded = checkpoints.load(Path(checkpoint) if checkpoint else None)
+  if loaded is None:
+    raise CheckpointError(
+      f'{logdir / "checkpoints"} holds no checkpoint yet; the first is '
+      f'written after {config.checkpoint_every} gradient steps.'
+    )
+  arrays, meta, _ = loaded
+  agent = make_agent(config, *spaces_from_meta(meta['spaces']))
+  agent.load(arrays, policy_only)
+  return agent, config, meta
+
+
+def spaces_to_meta(obs_space: dict, act_space) -> dict:
+  """Spaces as JSON, so that a checkpoint can be used without simulator."""
+  return {
+    'observations': {
+      k: [list(v.shape), np.dtype(v.dtype).name] for k, v in obs_space.items()
+    },
+    'action': list(act_space.shape),
+  }
+
+
+def spaces_from_meta(meta: dict) -> tuple[dict, gymnasium.spaces.Box]:
+  """Spaces that `spaces_to_meta` wrote; bounds of vectors are not kept."""
+  obs_space = {}
+  for key, (shape, dtype) in meta['observations'].items():
+    low, high = (0, 255) if dtype == 'uint8' else (-np.inf, np.inf)
+    obs_space[key] = gymnasium.spaces.Box(low, high, shape, np.dtype(dtype))
+  return obs_space, gymnasium.spaces.Box(-1, 1, meta['action'], np.float32)

@@ -1,0 +1,37 @@
+"""Settings that had other names, so that files of older versions load."""
+
+from collections.abc import Mapping
+from typing import Any
+
+# Name before version 0.2 -> name now.
+RENAMED = {
+  'behavior': 'method',
+  'penalty': 'moto.penalty',
+  'alpha': 'moto.alpha',
+  'beta': 'moto.beta',
+  'start_states': 'moto.start_states',
+}
+
+
+def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Settings by dotted key of any version, by the names of today.
+
+  Before 0.2 no file said the method. `behavior` with the weights of penalty
+  and cloning does.
+  """
+  new = {RENAMED.get(key, key): value for key, value in settings.items()}
+  if 'behavior' in settings:
+    new['method'] = _method(settings)
+    if new['method'] == 'dreamerv2':
+      # They had no effect.
+      for key in ('moto.alpha', 'moto.beta', 'moto.start_states'):
+        new.pop(key, None)
+  return new
+
+
+def _method(settings):
+  if settings['behavior'] == 'dreamer':
+    return 'dreamerv2'
+  off = {'no_bc': 'beta', 'no_unc': 'alpha'}
+  names = [name for name, key in off.items() if settings.get(key) == 0]
+  return '_'.join(names) or 'moto'

@@ -1,0 +1,40 @@
+"""Algorithm 1 of the paper."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from moto_tf.config import Config
+from moto_tf.train.run import Run
+
+
+def train(config: Config, make_env: Callable | None = None) -> Path:
+  """Offline pre-training, then online fine-tuning (Algorithm 1).
+
+  A log directory that holds a part of the run is continued: steps and episodes
+  that are done are skipped.
+
+  Args:
+    config: the configuration.
+    make_env: makes one environment (see moto_tf.envs); by default that of
+      `config.task`.
+
+  Returns:
+    The log directory.
+
+  Raises:
+    Stopped: SIGTERM or Ctrl-C came; everything is saved.
+    TrainingError: a loss is not finite; a finite checkpoint is saved.
+  """
+  with Run(config, make_env) as run:
+    run.prefill()
+    # Offline pre-training (lines 1 to 8).
+    for _ in run.offline_steps():
+      batch = run.sample()
+      run.update(batch)
+    # Online fine-tuning (lines 9 to 20).
+    for episode in run.online_episodes():
+      run.collect_episode(episode)
+      for _ in run.updates(episode):
+        batch = run.sample()
+        run.update(batch)
+  return run.logdir

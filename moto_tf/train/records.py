@@ -1,0 +1,161 @@
+"""Records that make results reproducible.
+
+Next to its metrics a run keeps sessions.json, what was started where and with
+which code, and evaluations.jsonl, every episode of every evaluation.
+"""
+
+import datetime
+import json
+import math
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from moto_tf import files
+from moto_tf.config import Config
+from moto_tf.errors import warn
+from moto_tf.train import machine, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Records:
+  """The records of one run, continued like its metrics."""
+
+  def __init__(
+    self,
+    logdir: Path,
+    config: Config,
+    resume_step: int | None,
+    changes: Mapping[str, tuple] | None = None,
+  ):
+    """Begins a session.
+
+    Args:
+      logdir: directory of the run.
+      config: its configuration.
+      resume_step: gradient step of the checkpoint the run continues from;
+        evaluations beyond it are dropped. None is a new run.
+      changes: settings that differ from those so far, value before and now.
+
+    Raises:
+      FileError: the directory cannot be written.
+    """
+    self._path = logdir / 'evaluations.jsonl'
+    rows.rewind(self._path, resume_step)
+    path = logdir / 'sessions.json'
+    session = _session(config, resume_step or 0, changes or {})
+    with files.writing(path):
+      sessions = [] if resume_step is None else read_sessions(path)
+      if sessions is None:
+        other = rows.set_aside(path)
+        warn(f'{path} is no list of sessions: now {other.name}.')
+      files.write_json(path, [*(sessions or []), session])
+
+  def evaluated(
+    self, counters: Mapping, seconds: float, summary: Mapping
+  ) -> None:
+    """Appends an evaluation to evaluations.jsonl.
+
+    Args:
+      counters: as for `Logger.write`.
+      seconds: of the run, see `Logger.seconds`.
+      summary: of `evaluation.evaluate`.
+
+    Raises:
+      FileError: the directory cannot be written.
+    """
+    row = {**counters, 'seconds': seconds, **columns(summary['rollouts'])}
+    rows.append(self._path, row)
+
+
+def command(argv: list[str]) -> str:
+  """A command as typed in a shell, without the home directory.
+
+  The script is relative to the repository if it is inside.
+  """
+  script, *words = argv or ['']
+  path = Path(script).resolve()
+  if path.is_file() and path.is_relative_to(ROOT):
+    script = str(path.relative_to(ROOT))
+  words = [script, *words] if script else words
+  return ' '.join(['python', *(map_path(_without_home, x) for x in words)])
+
+
+def commit(root: Path = ROOT) -> str | None:
+  """Commit of the source tree, marked if files differ; None without git."""
+
+  def git(*args):
+    # No locks: somebody may be committing there.
+    line = ('git', '--no-optional-locks', '-C', str(root), *args)
+    done = subprocess.run(line, capture_output=True, check=True, timeout=30)
+    return done.stdout.decode(errors='replace').strip()
+
+  try:
+    # Fails in a repository that merely has the package installed inside.
+    git('ls-files', '--error-unmatch', 'moto_tf/__init__.py')
+    changed = git('status', '--porcelain', '--untracked-files=no')
+    return git('rev-parse', 'HEAD') + ' (modified)' * bool(changed)
+  except (OSError, subprocess.SubprocessError):
+    return None
+
+
+def _session(config, step, changes):
+  now = datetime.datetime.now(datetime.UTC)
+  return {
+    'command': command(sys.argv),
+    'commit': commit(),
+    'machine': {**machine.describe(), **machine.environment(config)},
+    'gradient_step': step,
+    'changes': dict(changes),
+    'started': now.isoformat(timespec='seconds'),
+  }
+
+
+def read_sessions(path):
+  """Sessions of a run, none without a file, None from a broken one."""
+  if not path.exists():
+    return []
+  try:
+    sessions = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+  fits = isinstance(sessions, list) and all(
+    isinstance(session, dict) and isinstance(session.get('command'), str)
+    for session in sessions
+  )
+  return sessions if fits else None
+
+
+def map_path(change, word):
+  """Quotes a word of a command, of which --key=value changes its value."""
+  flag, value = re.fullmatch(r'(--[^=]*=)?(.*)', word, re.DOTALL).groups('')
+  # In quotes a shell would not expand the home directory.
+  home, value = re.fullmatch(r'(~/|~$)?(.*)', change(value), re.DOTALL).groups(
+    ''
+  )
+  return flag + home + (shlex.quote(value) if value or not home else '')
+
+
+def _without_home(text):
+  home = os.path.expanduser('~')
+  inside = text == home or text.startswith(home.rstrip('/') + '/')
+  return '~' + text[len(home) :] if inside else text
+
+
+def columns(rollouts):
+  """Episodes of an evaluation, whose seeds count up from the first."""
+  names = [name for name in rollouts[0] if name != 'seed']
+  found = {name: [float(x[name]) for x in rollouts] for name in names}
+  whole = lambda x: int(x) if x.is_integer() else round(x, 4)
+  return {
+    'first_seed': rollouts[0]['seed'],
+    **{
+      name: [whole(x) if math.isfinite(x) else None for x in values]
+      for name, values in found.items()
+    },
+  }

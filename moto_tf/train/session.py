@@ -1,0 +1,215 @@
+"""What a run holds open: how it starts, goes on, saves and stops."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from moto_tf import envs
+from moto_tf.agents import METHODS, make_agent
+from moto_tf.config import Config
+from moto_tf.data.inspect import differences, read_record
+from moto_tf.data.prefetch import Prefetcher
+from moto_tf.data.replay import Replay
+from moto_tf.envs.driver import Driver
+from moto_tf.policy import spaces_to_meta
+from moto_tf.train import rundir
+from moto_tf.train.checkpoint import Checkpoints
+from moto_tf.train.logger import Logger
+from moto_tf.train.records import Records
+
+
+class Stopped(KeyboardInterrupt):
+  """A signal ended the run, and everything is saved.
+
+  Attributes:
+    number: of the signal.
+  """
+
+  def __init__(self, number: int):
+    super().__init__(f'{signal.Signals(number).name}: saved.')
+    self.number = number
+
+
+@dataclasses.dataclass
+class Counters:
+  """What a run has done so far, by unit."""
+
+  gradient_step: int = 0
+  agent_step: int = 0
+  env_step: int = 0
+  episode: int = 0
+
+  def named(self) -> dict[str, int]:
+    return dataclasses.asdict(self)
+
+
+class Session:
+  """Environment, agent, replay, logs and checkpoints of one run.
+
+  Attributes:
+    config, logdir, agent, replay, heldout (None without), driver, make_env,
+    logger, records: what their names say.
+    batches: Prefetcher of the replay.
+    counters: saved and restored.
+    prefill: random episodes to start with.
+    total: gradient steps of the whole run.
+    logged: `position` of the last log row.
+  """
+
+  def __init__(self, config: Config, make_env: Callable | None = None):
+    """Opens what `config.logdir` holds, or starts anew; see Run."""
+    self.config = config
+    self.logdir = config.path('logdir')
+    self.counters = Counters()
+    self.total = config.offline_steps + config.online_steps
+    self.prefill = 0
+    self.make_env = make_env or envs.env_maker(config.task, config.env)
+    self._signal, self._handlers = None, {}
+    self._checkpoints = Checkpoints(
+      self.logdir / 'checkpoints', config.checkpoint_keep
+    )
+    with contextlib.ExitStack() as stack:
+      offline = rundir.find_offline(config)  # First: a frequent mistake.
+      loaded = self._checkpoints.load()
+      changes = {}
+      if loaded:
+        path = self.logdir / 'config.yaml'
+        changes = rundir.check_changes(path, config, loaded[1])
+      self.driver = Driver(self.make_env, 1, config.env_workers)
+      stack.callback(self.driver.close)
+      spaces = self.driver.obs_space, self.driver.act_space
+      self.agent = make_agent(config, *spaces)
+      self._spaces = spaces_to_meta(*spaces)
+      keep = self._restore(loaded) if loaded else []
+      self.replay = self._open_replay(offline, self.logdir / 'episodes', keep)
+      if not loaded and not offline:
+        self.prefill = config.prefill_episodes
+      self.heldout = None
+      if heldout := config.path('heldout_data'):
+        print('Held-out episodes:')
+        self.heldout = self._open_replay(heldout, None, None)
+      # Not before all of it has proved to fit.
+      config.save(self.logdir / 'config.yaml')
+      self.batches = Prefetcher(self.replay, config.replay.prefetch)
+      stack.callback(self.batches.close)
+      resumed = self.counters.gradient_step if loaded else None
+      self.logger = Logger(
+        self.logdir, str(config), rundir.hparams(config), resumed, self.total
+      )
+      stack.callback(self.logger.close)
+      self.records = Records(self.logdir, config, resumed, changes)
+      self._stack = stack.pop_all()
+    self._saved = self.logged = self.position if loaded else None
+    print(f'Method: {METHODS[config.method].label}.')
+    for remark in self.agent.remarks:
+      print(f'  {remark}')
+
+  @property
+  def position(self) -> tuple[int, int]:
+    """What changes with everything that is worth saving."""
+    return self.counters.gradient_step, self.counters.episode
+
+  @property
+  def phase(self) -> str:
+    offline = self.counters.gradient_step < self.config.offline_steps
+    return 'offline' if offline else 'online'
+
+  def save(self) -> Path:
+    """Writes a checkpoint of everything that continues the run."""
+    meta = {
+      'counters': self.counters.named(),
+      'phase': self.phase,
+      'episodes': self.replay.online_names(),
+      'spaces': self._spaces,
+      'prefill': self.prefill,
+    }
+    self._saved = self.position
+    step = self.counters.gradient_step
+    return self._checkpoints.save(step, self.agent.save(), meta)
+
+  def save_if_new_step(self) -> None:
+    """Saves unless there is a checkpoint of this gradient step."""
+    if not self._saved or self._saved[0] != self.counters.gradient_step:
+      self.save()
+
+  def close_with(self, close: Callable[[], None]) -> None:
+    """Has a function called by `close`."""
+    self._stack.callback(close)
+
+  def close(self) -> None:
+    """Ends worker processes and threads and closes the logs."""
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+    self._handlers = {}
+    self._stack.close()
+
+  def listen(self) -> None:
+    """Lets SIGTERM and Ctrl-C stop the run after the step in progress.
+
+    Python allows this in the main thread only; elsewhere nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+      return
+    self._handlers = {
+      number: signal.signal(number, self._on_signal)
+      for number in (signal.SIGTERM, signal.SIGINT)
+    }
+
+  def leave_if_asked(self, log: Callable[[str], None]) -> None:
+    """Logs, saves and raises Stopped if a signal came.
+
+    Args:
+      log: writes a log row of a phase.
+    """
+    if self._signal is None:
+      return
+    if self.logged != self.position:
+      log(self.phase)
+    if self._saved != self.position:
+      self.save()
+    raise Stopped(self._signal)
+
+  def _on_signal(self, number, frame):
+    del frame
+    if self._signal is not None:
+      raise KeyboardInterrupt
+    self._signal = number
+    name = signal.Signals(number).name
+    # Not print, which may be interrupted in the middle of a print.
+    text = f'{name}: stopping after this step; once more to stop at once.\n'
+    os.write(2, text.encode())
+
+  def _open_replay(self, offline, online, keep):
+    config = self.config
+    recorded = read_record(offline) if offline else {}
+    if recorded:
+      # Whether images are rendered does not change the others.
+      env = {k: v for k, v in config.env.items() if k != 'image'}
+      other = differences(recorded, {'task': config.task, 'env': env})
+      if other:
+        print(f'Warning: in {offline}, {", ".join(other)}.', file=sys.stderr)
+    return Replay(
+      offline,
+      online,
+      {k: self.driver.obs_space[k] for k in self.agent.obs_keys},
+      self.driver.act_space,
+      **{k: v for k, v in config.replay.items() if k != 'prefetch'},
+      seed=config.seed,
+      bc_threshold=config.bc_threshold,
+      keep=keep,
+    )
+
+  def _restore(self, loaded):
+    """Takes over a checkpoint; returns the names of its online episodes."""
+    arrays, meta, path = loaded
+    self.agent.load(arrays)
+    self.counters = Counters(**meta['counters'])
+    self.prefill = meta['prefill']
+    step = self.counters.gradient_step
+    print(f'Continuing from {path.name} at gradient step {step}.')
+    return meta['episodes']
