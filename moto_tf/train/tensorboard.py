@@ -37,21 +37,20 @@ LAYOUT = {
       'train/imag_reward_raw',
       'train/imag_penalty',
     ),
+    'reward the policy is trained on': ('train/imag_reward',),
     'disagreement of the ensemble': ('train/imag_disagreement',),
   },
   'Model losses': {
-    'reconstruction': (
-      '(train|report|heldout)/image.*_loss',
-      '(train|report|heldout)/vector_loss',
-    ),
-    'KL divergence': ('(train|report|heldout)/kl',),
+    'images': ('(train|report|heldout)/image_loss',),
+    'vectors': ('(train|report|heldout)/vector_loss',),
     'reward': ('(train|report|heldout)/reward_loss',),
+    'KL divergence': ('(train|report|heldout)/kl',),
   },
   'Critics': {
     'values and targets': (
       'train/imag_value',
-      'train/imag_target',
-      'train/critic_data_q',
+      'train/critic_value',
+      'train/critic_(model|data)_(q|target)',
     ),
     'loss': ('train/critic_loss',),
   },
