@@ -90,7 +90,7 @@ def test_scalars_texts_and_videos(tmp_path):
   ((step, config),) = values['config']
   config = config.item().decode()
   assert step == 10 and text in config and config.startswith('```yaml\n')
-  assert '| method | moto |' in values['run'][0][1].item().decode()
+  assert '| method | moto |' in values['about'][0][1].item().decode()
   assert values['note'][0][1] == b'hello'
   assert [step for step, _ in values['openloop/image']] == [10, 20]
   width, height, gif = values['openloop/image'][0][1]
@@ -176,7 +176,7 @@ def test_hparams(tmp_path):
     content(metadata.SESSION_START_INFO_TAG)
   )
   assert start.group_name == (
-    'metaworld_door-open moto 3 alpha=10.0 k=[4, 4] jit=True'
+    'moto 3 metaworld_door-open alpha=10.0 k=[4, 4] jit=True'
   )
   assert set(start.hparams) == set(HPARAMS)
   assert start.hparams['alpha'].number_value == 10

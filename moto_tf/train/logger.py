@@ -75,7 +75,7 @@ class Logger:
     if resume_step is None:
       if hparams:
         lines = [f'| {key} | {value} |' for key, value in hparams.items()]
-        self.text('run', '\n'.join(['| setting | value |', '|-|-|', *lines]))
+        self.text('about', '\n'.join(['| setting | value |', '|-|-|', *lines]))
       if config_text:
         self.text('config', f'```yaml\n{config_text.strip()}\n```')
 

@@ -14,23 +14,23 @@ from moto_tf.files import writing
 
 # Directory of the second event file, which TensorBoard shows as a run.
 ENV_STEPS = 'env_steps'
-# What the second event file holds, under names of its own: TensorBoard draws
-# what has the same name into one chart, and two units would share an axis.
-GROUPS = ('eval/', 'episode/')
-SUFFIX = '_by_env_step'
+# What the second event file holds, and with it the HParams page as columns.
+# Its names are its own: TensorBoard draws what has the same name into one
+# chart, and two units would share an axis.
+BY_ENV_STEP = {
+  f'{group}/{name}': f'{group}/{name}_by_env_step'
+  for group in ('eval', 'episode')
+  for name in ('success', 'return')
+}
 # Charts of the Custom Scalars page: category, title and metrics.
 LAYOUT = {
   'Success and return': {
-    'success': ('eval/success', 'episode/success'),
-    'success by env step': (
-      'eval/success_by_env_step',
-      'episode/success_by_env_step',
-    ),
-    'return': ('eval/return', 'episode/return'),
-    'return by env step': (
-      'eval/return_by_env_step',
-      'episode/return_by_env_step',
-    ),
+    'success in evaluation': ('eval/success',),
+    'success in evaluation by env step': ('eval/success_by_env_step',),
+    'success while collecting': ('episode/success',),
+    'success while collecting by env step': ('episode/success_by_env_step',),
+    'return in evaluation': ('eval/return',),
+    'return in evaluation by env step': ('eval/return_by_env_step',),
   },
   'Reward against penalty': {
     'imagined reward and penalty': (
@@ -65,8 +65,8 @@ class TensorBoard:
   """Event files of one process, opened at the first write.
 
   The first holds everything by gradient step. The second, in the directory
-  `env_steps`, holds evaluations and episodes by env step, one point for each,
-  and the settings: the HParams page shows what lies beside them.
+  `env_steps`, holds success and return by env step, one point for each, and
+  the settings, since the HParams page shows what lies beside them.
   """
 
   def __init__(
@@ -148,9 +148,9 @@ class TensorBoard:
     So of the offline phase, all of it at env step 0, the end remains.
     """
     values = {
-      name + SUFFIX: value
-      for name, value in row.items()
-      if name.startswith(GROUPS) and value is not None
+      tag: row[name]
+      for name, tag in BY_ENV_STEP.items()
+      if row.get(name) is not None
     }
     if not values:
       return
@@ -267,18 +267,17 @@ def _hparams(settings):
   """Start of a session, named by its settings.
 
   TensorBoard averages sessions of the same name, so the name tells all that
-  differs: 'metaworld_drawer-open moto 0 alpha=1.0'.
+  differs: 'moto 0 metaworld_drawer-open moto.alpha=1.0'. It shows the first
+  letters only.
   """
   from tensorboard.plugins.hparams import api
 
-  named = ('task', 'method', 'seed')
-  name = ' '.join(
-    str(value) if key in named else f'{key}={value}'
-    for key, value in settings.items()
-  )
+  named = ('method', 'seed', 'task')
+  words = [str(settings[key]) for key in named if key in settings]
+  words += [f'{k}={v}' for k, v in settings.items() if k not in named]
   plain = bool | int | float | str
   values = {
     key: value if isinstance(value, plain) else str(value)
     for key, value in settings.items()
   }
-  return api.hparams_pb(values, trial_id=name)
+  return api.hparams_pb(values, trial_id=' '.join(words))
