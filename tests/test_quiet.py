@@ -57,11 +57,12 @@ def test_evaluate(trained):
   check(done, 'evaluation ', 'success ', 'Numbers:')
 
 
-def test_plot(trained):
+def test_plot_and_export(trained):
   logdir, _ = trained
   indir, outdir = logdir.parents[1], logdir / 'plots'
-  done = run('-m', 'moto_tf', 'plot', '--indir', indir, '--outdir', outdir)
-  check(done, 'Wrote ')
+  for command in ('plot', 'export'):
+    words = ('-m', 'moto_tf', command, '--indir', indir, '--outdir', outdir)
+    check(run(*words), 'Wrote ')
 
 
 def test_collect(tmp_path):
