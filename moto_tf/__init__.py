@@ -6,6 +6,8 @@ start TensorFlow.
 
 import importlib
 
+from moto_tf import startup
+
 __version__ = '0.2.0'
 
 _HOMES = {
@@ -34,7 +36,8 @@ __all__ = ['__version__', *_HOMES]
 def __getattr__(name: str):
   if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  return getattr(importlib.import_module(_HOMES[name]), name)
+  with startup.quiet():
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from moto_tf import startup
 from moto_tf.errors import MotoError
 
 Entry = TypeVar('Entry')
@@ -77,7 +78,8 @@ def resolve(target: Any) -> Any:
   if not isinstance(target, str):
     return target
   module, _, name = target.partition(':')
-  return getattr(importlib.import_module(module), name)
+  with startup.quiet():
+    return getattr(importlib.import_module(module), name)
 
 
 def choices(name: str, names: Iterable[str]) -> str:

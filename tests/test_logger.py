@@ -1,20 +1,19 @@
-"""Rows, terminal, TensorBoard, continued runs, full disks; schedules."""
+"""Rows, terminal, continued runs, full disks; schedules."""
 
-import io
 import json
 import math
 import re
-import resource
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from moto_tf.files import FileError
+from moto_tf.train import rows as row_files
 from moto_tf.train import when
-from moto_tf.train.logger import Logger, LoggerError, read_rows
+from moto_tf.train.logger import Logger
 
 
 def counters(step, phase='online'):
@@ -27,27 +26,9 @@ def counters(step, phase='online'):
   }
 
 
-def read_events(logdir):
-  """What TensorBoard sees: values by tag, as a list of (step, value)."""
-  from tensorboard.backend.event_processing import plugin_event_accumulator
-  from tensorboard.util import tensor_util
-
-  events = plugin_event_accumulator.EventAccumulator(
-    str(logdir), size_guidance={'tensors': 0}
-  )
-  events.Reload()
-  values = {}
-  for tag in events.Tags()['tensors']:
-    values[tag] = [
-      (event.step, tensor_util.make_ndarray(event.tensor_proto))
-      for event in events.Tensors(tag)
-    ]
-  return values, events
-
-
 def test_import_without_tensorflow():
   code = (
-    'import sys, moto_tf.logger, moto_tf.when;'
+    'import sys, moto_tf.train.logger, moto_tf.train.when;'
     'sys.exit("tensorflow" in sys.modules)'
   )
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0
@@ -66,7 +47,7 @@ def test_row(tmp_path):
   assert {k: row[k] for k in counters(50)} == counters(50, 'offline')
   logger.add({'train/x': 5.0})
   assert logger.write(counters(100))['train/x'] == 5.0
-  rows, remarks = read_rows(tmp_path / 'a' / 'run' / 'metrics.jsonl')
+  rows, remarks = row_files.read(tmp_path / 'a' / 'run' / 'metrics.jsonl')
   assert rows[0] == row and not remarks
   assert rows[1]['train/x'] == 5.0 and 'train/y' not in rows[1]
   assert rows[1]['time'] >= rows[0]['time'] >= 0
@@ -143,11 +124,8 @@ def test_continue(tmp_path, capsys):
   # The success of three earlier episodes is remembered, and the clock runs on.
   assert 'success 0.33' in capsys.readouterr().out
   assert row['time'] >= json.loads(before[2])['time']
-  rows, _ = read_rows(path)
+  rows, _ = row_files.read(path)
   assert [x['gradient_step'] for x in rows] == [10, 20, 30, 40]
-  values, _ = read_events(tmp_path)
-  steps = [(step, float(x)) for step, x in values['train/x']]
-  assert steps == [(10, 10), (20, 20), (30, 30), (40, 40.5)]
 
 
 def test_damaged_line(tmp_path, capsys):
@@ -167,56 +145,10 @@ def test_new_run_keeps_old_metrics(tmp_path, capsys):
     logger.close()
   assert 'now metrics-old-2.jsonl' in capsys.readouterr().out
   names = ('metrics-old-1.jsonl', 'metrics-old-2.jsonl', 'metrics.jsonl')
-  steps = [read_rows(tmp_path / name)[0][0]['gradient_step'] for name in names]
+  steps = [
+    row_files.read(tmp_path / name)[0][0]['gradient_step'] for name in names
+  ]
   assert steps == [1, 2, 3]
-  values, _ = read_events(tmp_path)
-  assert [step for step, _ in values['train/x']] == [3]
-
-
-def test_tensorboard(tmp_path):
-  from tensorboard.plugins.hparams import metadata
-
-  text = 'task: metaworld_door-open\nseed: 3\n'
-  hparams = {'alpha': 10.0, 'rssm.deter': 8, 'jit': True, 'k': [4, 4]}
-  video = np.zeros((6, 16, 24, 3), np.uint8)
-  for index in range(6):
-    video[index, :, 4 * index : 4 * index + 4] = 255
-  logger = Logger(tmp_path, text, hparams)
-  for step in (10, 20):
-    logger.add({'train/loss': step / 4, 'eval/return': math.nan})
-    logger.video('openloop/image', video)
-    logger.write(counters(step))
-  logger.close()
-  # A continued run does not repeat the hyperparameters.
-  logger = Logger(tmp_path, text, hparams, resume_step=20)
-  logger.text('note', 'hello')
-  logger.write(counters(30))
-  logger.close()
-  values, events = read_events(tmp_path)
-  assert values['train/loss'] == [(10, 2.5), (20, 5.0)]
-  assert [int(x) for _, x in values['counters/env_step']] == [200, 400, 600]
-  assert math.isnan(values['eval/return'][0][1])
-  ((step, config),) = values['config']
-  config = config.item().decode()
-  assert step == 10 and text in config and config.startswith('```yaml\n')
-  assert values['note'][0][1] == b'hello'
-  assert [step for step, _ in values['openloop/image']] == [10, 20]
-  width, height, gif = values['openloop/image'][0][1]
-  assert (width, height) == (b'24', b'16')
-  path = tmp_path / 'videos' / 'openloop_image-00000010.gif'
-  assert path.read_bytes() == gif
-  with Image.open(io.BytesIO(gif)) as image:
-    assert image.n_frames == 6 and image.size == (24, 16)
-    image.seek(5)
-    pixels = np.asarray(image.convert('RGB'))
-  np.testing.assert_array_equal(pixels, video[5])
-  tag = metadata.SESSION_START_INFO_TAG
-  data = events.SummaryMetadata(tag).plugin_data
-  info = metadata.parse_session_start_info_plugin_data(data.content).hparams
-  assert len(values[tag]) == 1 and data.plugin_name == 'hparams'
-  assert info['alpha'].number_value == 10 and info['jit'].bool_value is True
-  assert info['rssm.deter'].number_value == 8
-  assert info['k'].string_value == '[4, 4]'
 
 
 def test_bad_video(tmp_path):
@@ -226,7 +158,7 @@ def test_bad_video(tmp_path):
 
 def test_unwritable(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(LoggerError, match='file/run: Not a directory'):
+  with pytest.raises(FileError, match='file/run: Not a directory'):
     Logger(tmp_path / 'file' / 'run')
 
 
@@ -236,7 +168,7 @@ def test_full_disk(tmp_path):
   path.unlink()
   path.symlink_to('/dev/full')
   logger.add({'train/x': 1.0})
-  with pytest.raises(LoggerError, match='No space left on device') as error:
+  with pytest.raises(FileError, match='No space left on device') as error:
     logger.write(counters(1))
   assert str(path) in str(error.value) and 'GiB free' in str(error.value)
 
@@ -245,21 +177,8 @@ def test_lost_directory(tmp_path):
   logger = Logger(tmp_path / 'run')
   (tmp_path / 'run' / 'metrics.jsonl').unlink()
   (tmp_path / 'run').rmdir()
-  with pytest.raises(LoggerError, match='No such file'):
+  with pytest.raises(FileError, match='No such file'):
     logger.write(counters(1))
-
-
-def test_full_disk_tensorboard(tmp_path):
-  logger = Logger(tmp_path)
-  logger.text('long', 50_000 * 'x')
-  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-  try:
-    with pytest.raises(LoggerError, match='File too large') as error:
-      logger.write(counters(1))
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize('period', [1, 3, 10])

@@ -14,9 +14,10 @@ from test_plotting import row, write_run
 from test_run import make_run, tiny
 
 from moto_tf.config import flatten
+from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 from moto_tf.results import export as results
-from moto_tf.train import evaluation, logger
+from moto_tf.train import evaluation
 from moto_tf.train.algorithm import train
 
 ROOT = Path(__file__).parents[1]
@@ -310,7 +311,7 @@ def test_sessions_are_written_whole(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(os, 'fsync', full)
     (tmp_path / 'evaluations.jsonl').unlink()
-    with pytest.raises(logger.LoggerError, match='sessions.json: No space'):
+    with pytest.raises(FileError, match='sessions.json: No space'):
       results.Records(tmp_path, tiny(tmp_path), 4)
   assert (tmp_path / 'sessions.json').read_bytes() == before
   assert not list(tmp_path.glob('.*'))

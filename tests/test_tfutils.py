@@ -73,6 +73,21 @@ def test_auto_precision_follows_the_device():
   assert not tf.config.functions_run_eagerly()
 
 
+def test_gpu_that_is_not_found_is_told(tmp_path, monkeypatch, capsys):
+  if tf.config.list_physical_devices('GPU'):
+    pytest.skip('TensorFlow finds the GPU.')
+  monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+  monkeypatch.setattr(tfutils, 'DRIVER', tmp_path / 'no')
+  tfutils.setup()
+  assert capsys.readouterr().err == ''
+  monkeypatch.setattr(tfutils, 'DRIVER', tmp_path)
+  tfutils.setup()
+  assert 'runs on the CPU' in capsys.readouterr().err
+  monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+  tfutils.setup()
+  assert capsys.readouterr().err == ''
+
+
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('rows', [1, 5])
 def test_product_equals_matmul(rows, mode):

@@ -1,5 +1,6 @@
 """What agents share: compiled functions, seeds, metrics, save and load."""
 
+import functools
 import time
 from collections.abc import Callable
 
@@ -56,6 +57,9 @@ class Agent:
     # Without autograph, which nearly doubles the time of tracing for nothing.
     # Where XLA is not asked for, None leaves it to what calls the function.
     jit = self._jit if jit else None
+    # In a partial, since TensorFlow counts tracings by code object: it would
+    # take the method of several agents for one traced again and again.
+    function = functools.partial(function)
     return tf.function(function, autograph=False, jit_compile=jit)
 
   def fit(self, records: Callable[[str], np.ndarray]) -> None:

@@ -8,6 +8,7 @@ success is `info['success']` or `info['is_success']`.
 """
 
 import difflib
+import importlib
 from collections.abc import Mapping
 
 import gymnasium
@@ -15,6 +16,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict
 from PIL import Image
 
+from moto_tf import startup
 from moto_tf.envs import render
 from moto_tf.envs.base import Env, EnvError
 
@@ -140,7 +142,11 @@ class GymEnv(Env):
 
 
 def _make(name, options):
+  module, colon, _ = name.partition(':')
   try:
+    if colon:
+      with startup.quiet():
+        importlib.import_module(module)
     return gymnasium.make(name, disable_env_checker=True, **options)
   except gymnasium.error.UnregisteredEnv as error:
     near = difflib.get_close_matches(name, gymnasium.registry, 5)

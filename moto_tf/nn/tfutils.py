@@ -4,18 +4,19 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 
-os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-# By default only where there is AVX512; convolutions gain without it, too.
-os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '1')
+import numpy as np
+import tensorflow as tf
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+from moto_tf.errors import warn
 
 # Left to choose, TensorFlow takes another one when it compiles with XLA.
 ALGORITHM = 'philox'
 # XLA reads negative seeds in another way than TensorFlow.
 LARGEST = 2**31 - 1
+# There with a driver of NVIDIA.
+DRIVER = Path('/dev/nvidiactl')
 
 ACTIVATIONS = {
   'elu': tf.nn.elu,
@@ -29,7 +30,8 @@ ACTIVATIONS = {
 def setup(precision: str = 'auto', eager: bool = False) -> str:
   """Prepares the devices of this process and resolves the precision.
 
-  Lets GPU memory grow instead of taking it all.
+  Lets GPU memory grow instead of taking it all, and warns of a GPU that
+  cannot be used.
 
   Returns:
     float32, mixed_float16 or mixed_bfloat16.
@@ -40,6 +42,14 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
       tf.config.experimental.set_memory_growth(gpu, True)
     except RuntimeError:
       pass  # The device is in use already, and keeps the setting it has.
+  hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+  if not gpus and DRIVER.exists() and not hidden:
+    # TensorFlow's own notice is held back with all others.
+    warn(
+      'There is an NVIDIA GPU, and TensorFlow does not find it: everything '
+      "runs on the CPU. Install its libraries, pip install 'moto_tf[gpu]'; "
+      'with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow tells what it misses.'
+    )
   tf.config.run_functions_eagerly(eager)
   if precision == 'auto':
     return 'mixed_float16' if gpus else 'float32'

@@ -18,7 +18,7 @@ import ruamel.yaml
 from moto_tf.agents import METHODS
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
-from moto_tf.train import logger
+from moto_tf.train import rows as row_files
 
 INTERVALS = {
   'bootstrap': '95% bootstrap interval',
@@ -113,7 +113,7 @@ def load_run(path: Path) -> Run | None:
   except (KeyError, TypeError, ValueError):
     return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
   try:
-    rows, remarks = logger.read_rows(path / 'metrics.jsonl')
+    rows, remarks = row_files.read(path / 'metrics.jsonl')
   except OSError as error:
     return warn(f'{path}/metrics.jsonl is unreadable, run skipped: {error}')
   for remark in remarks:

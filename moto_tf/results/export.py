@@ -17,7 +17,7 @@ from moto_tf.config import flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
 from moto_tf.results import curves
-from moto_tf.train import logger
+from moto_tf.train import rows as row_files
 from moto_tf.train.records import columns, map_path, read_sessions
 
 PATHS = ('logdir', 'offline_data', 'heldout_data')
@@ -152,7 +152,7 @@ def _evaluations(run):
   """Rows of evaluations.jsonl, and means of evaluations before it began."""
   path, rows = run.path / 'evaluations.jsonl', []
   if path.exists():
-    rows, remarks = logger.read_rows(path)
+    rows, remarks = row_files.read(path)
     for remark in remarks:
       warn(f'{remark}; line skipped.')
   known = {row['gradient_step'] for row in rows}

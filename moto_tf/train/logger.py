@@ -2,22 +2,18 @@
 
 import collections
 import contextlib
-import itertools
-import json
 import math
-import os
-import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from moto_tf import images
-from moto_tf.errors import MotoError
-from moto_tf.train import when
+from moto_tf.files import writing
+from moto_tf.train import rows, when
+from moto_tf.train.tensorboard import TensorBoard
 
 # Losses of the terminal line: label and metric.
 LOSSES = {
@@ -29,16 +25,12 @@ LOSSES = {
 EPISODES = 10
 
 
-class LoggerError(MotoError, RuntimeError):
-  """Logs cannot be written; the message names the path and a way out."""
-
-
 class Logger:
   """Collects metrics and writes them, one row per call of `write`.
 
   A row is a terminal line, a JSON line of `metrics.jsonl` and a set of
-  TensorBoard summaries over the gradient step. Videos also become files
-  `videos/<name>-<gradient step>.gif`.
+  TensorBoard summaries. Videos also become files
+  `videos/<name>-<gradient step>.gif`. docs/metrics.md explains the metrics.
   """
 
   def __init__(
@@ -54,14 +46,15 @@ class Logger:
     Args:
       logdir: Directory of the run, created if missing.
       config_text: Configuration, shown in TensorBoard.
-      hparams: Flat configuration for TensorBoard's HParams page.
+      hparams: Settings that tell this run from others, for TensorBoard's
+        HParams page: task, method, seed, and what else differs.
       resume_step: Gradient step of the checkpoint this run continues from.
         Rows beyond it are dropped, since they come again. None is a new run:
         an older metrics.jsonl is moved aside.
       total: Gradient steps of the whole run, for the time left (0: unknown).
 
     Raises:
-      LoggerError: The directory cannot be written.
+      FileError: The directory cannot be written.
     """
     self._logdir = Path(logdir)
     self._path = self._logdir / 'metrics.jsonl'
@@ -69,19 +62,20 @@ class Logger:
     self._values = collections.defaultdict(list)
     self._videos = {}
     self._texts = {}
-    self._hparams = None
     self._rate = when.Rate()
     self._recent = collections.deque(maxlen=EPISODES)
     self._eval = None
     with writing(self._logdir):
       self._logdir.mkdir(parents=True, exist_ok=True)
-    rows = open_rows(self._path, resume_step)
-    for row in rows:
+    kept = rows.rewind(self._path, resume_step)
+    for row in kept:
       self._observe(row)
-    self._start = time.time() - (rows[-1].get('time', 0) if rows else 0)
-    self._board = TensorBoard(self._logdir, resume_step)
+    self._start = time.time() - (kept[-1].get('time', 0) if kept else 0)
+    self._board = TensorBoard(self._logdir, resume_step, kept, hparams)
     if resume_step is None:
-      self._hparams = hparams
+      if hparams:
+        lines = [f'| {key} | {value} |' for key, value in hparams.items()]
+        self.text('about', '\n'.join(['| setting | value |', '|-|-|', *lines]))
       if config_text:
         self.text('config', f'```yaml\n{config_text.strip()}\n```')
 
@@ -127,7 +121,7 @@ class Logger:
       The row, where values that are not finite are None.
 
     Raises:
-      LoggerError: The disk is full or the directory is gone.
+      FileError: The disk is full or the directory is gone.
     """
     step = int(counters['gradient_step'])
     self._rate.update(step)
@@ -150,14 +144,14 @@ class Logger:
         file=sys.stderr,
         flush=True,
       )
-    append_row(self._path, row)
+    rows.append(self._path, row)
     self._write_videos(step)
     rest = row.keys() - values.keys() - {'gradient_step', 'phase'}
     scalars = {f'counters/{k}': row[k] for k in sorted(rest)} | values
-    gifs, texts, hparams = self._videos, self._texts, self._hparams
-    self._board.write(step, scalars, gifs, texts, hparams)
+    ended = 0 < self._total <= step
+    self._board.write(row, scalars, self._videos, self._texts, ended)
     self._values.clear()
-    self._videos, self._texts, self._hparams = {}, {}, None
+    self._videos, self._texts = {}, {}
     self._observe({'eval/success': row.get('eval/success')})
     print(self._line(row), flush=True)
     return row
@@ -210,185 +204,6 @@ class Logger:
     if online and row.get('eval/success') is not None:
       parts.append(f'eval {row["eval/success"]:.2f}')
     return '  '.join(parts)
-
-
-class TensorBoard:
-  """Event file of one process, opened at the first write.
-
-  Events are written here and not by tf.summary, which reports no error when
-  the disk is full and leaves a file that TensorBoard stops reading.
-  """
-
-  def __init__(self, logdir: Path, resume_step: int | None):
-    self._logdir = logdir
-    self._resume_step = resume_step
-    name = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
-    self._path = logdir / f'events.out.tfevents.{name}'
-    self._file = None
-
-  def write(
-    self,
-    step: int,
-    scalars: Mapping[str, float],
-    gifs: Mapping[str, tuple[bytes, tuple]],
-    texts: Mapping[str, str],
-    hparams: Mapping | None,
-  ) -> None:
-    """Write summaries at a step; GIFs come with their shape [T, H, W, C]."""
-    from tensorboard.compat.proto import summary_pb2
-    from tensorboard.plugins.hparams import api
-    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-    from tensorboard.plugins.text.summary_v2 import text_pb
-
-    summary = summary_pb2.Summary()
-    for name, value in scalars.items():
-      summary.MergeFrom(scalar_pb(name, value))
-    for name, text in texts.items():
-      summary.MergeFrom(text_pb(name, text))
-    for name, (gif, (_, height, width, _)) in gifs.items():
-      image = summary.value.add(tag=name).image
-      image.height, image.width, image.colorspace = height, width, 3
-      image.encoded_image_string = gif
-    if hparams:
-      hparams = {key: _scalar(value) for key, value in hparams.items()}
-      summary.MergeFrom(api.hparams_pb(hparams))
-    with writing(self._path):
-      if self._file is None:
-        self._open()
-      self._event(step=step, summary=summary)
-      self._file.flush()
-
-  def close(self) -> None:
-    """Close the event file, if there is one."""
-    if self._file is not None:
-      self._file.close()
-
-  def _open(self):
-    """Open the file and forget what earlier ones hold beyond the step.
-
-    A session start with a step is TensorBoard's sign for that.
-    """
-    from tensorboard.compat.proto import event_pb2
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    self._file = self._path.open('ab')
-    self._records = RecordWriter(self._file)
-    self._event(file_version='brain.Event:2')
-    step = 0 if self._resume_step is None else self._resume_step + 1
-    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._event(step=step, session_log=start)
-
-  def _event(self, **content):
-    from tensorboard.compat.proto import event_pb2
-
-    event = event_pb2.Event(wall_time=time.time(), **content)
-    self._records.write(event.SerializeToString())
-
-
-def open_rows(path: Path, resume_step: int | None) -> list[dict]:
-  """Make a file of rows ready to be appended to; the rows that it holds.
-
-  Args:
-    path: File of JSON lines with a gradient_step, created if missing.
-    resume_step: See `Logger`: rows beyond it are dropped, and without one an
-      older file is moved aside.
-
-  Raises:
-    LoggerError: The file cannot be written.
-  """
-  with writing(path):
-    if resume_step is None and path.exists() and path.stat().st_size:
-      other = set_aside(path)
-      print(
-        f'{path} is of an earlier run without checkpoint: now {other.name}.'
-      )
-    rows = _rewind(path, resume_step)
-    path.touch()
-  return rows
-
-
-def append_row(path: Path, row: Mapping) -> None:
-  """Append a row as one line of JSON.
-
-  Raises:
-    LoggerError: The file cannot be written.
-  """
-  with writing(path), path.open('a') as file:
-    file.write(json.dumps(row, allow_nan=False) + '\n')
-
-
-def read_rows(path: Path) -> tuple[list[dict], list[str]]:
-  """Rows of JSON lines, and a remark on each line that is not a row.
-
-  Raises:
-    OSError: The file cannot be read.
-  """
-  rows, remarks = [], []
-  lines = path.read_text(errors='replace').splitlines()
-  for number, line in enumerate(lines, 1):
-    try:
-      row = json.loads(line)
-    except ValueError:
-      row = None
-    if isinstance(row, dict) and isinstance(row.get('gradient_step'), int):
-      rows.append(row)
-    elif number == len(lines):
-      remarks.append(f'{path}: the last line is half written')
-    else:
-      remarks.append(f'{path}: line {number} is not a row')
-  return rows, remarks
-
-
-def _rewind(path, step):
-  """Drop rows beyond a step from the file, all or nothing, and return it."""
-  if step is None or not path.exists():
-    return []
-  rows, remarks = read_rows(path)
-  for remark in remarks:
-    print(f'Warning: {remark}; dropped.', file=sys.stderr, flush=True)
-  kept = [row for row in rows if row['gradient_step'] <= step]
-  if len(kept) < len(rows):
-    print(f'{path}: {len(rows) - len(kept)} rows beyond step {step} dropped.')
-  text = ''.join(json.dumps(row) + '\n' for row in kept)
-  temporary = path.with_suffix('.tmp')
-  with temporary.open('w') as file:
-    file.write(text)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(temporary, path)
-  return kept
-
-
-def set_aside(path: Path) -> Path:
-  """Rename a file to <name>-old-<number>, and return its new path."""
-  for number in itertools.count(1):
-    other = path.with_name(f'{path.stem}-old-{number}{path.suffix}')
-    if not other.exists():
-      return path.rename(other)
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-  """Context that turns an OSError into a LoggerError with advice."""
-  try:
-    yield
-  except OSError as error:
-    raise LoggerError(_advice(path, error)) from error
-
-
-def _advice(path, error):
-  reason = error.strerror or error
-  places = (path, *path.absolute().parents)
-  free = shutil.disk_usage(next(p for p in places if p.is_dir())).free / 2**30
-  return (
-    f'Cannot write {path}: {reason} ({free:.1f} GiB free). Make room or make '
-    'the directory writable, then start the same command again: the run '
-    'continues from its last checkpoint.'
-  )
-
-
-def _scalar(value):
-  return value if isinstance(value, bool | int | float | str) else str(value)
 
 
 def _number(value, form, width):

@@ -18,7 +18,7 @@ from pathlib import Path
 from moto_tf import files
 from moto_tf.config import Config
 from moto_tf.errors import warn
-from moto_tf.train import logger, machine
+from moto_tf.train import machine, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,13 +46,13 @@ class Records:
       FileError: the directory cannot be written.
     """
     self._path = logdir / 'evaluations.jsonl'
-    logger.open_rows(self._path, resume_step)
+    rows.rewind(self._path, resume_step)
     path = logdir / 'sessions.json'
     session = _session(config, resume_step or 0, changes or {})
     with files.writing(path):
       sessions = [] if resume_step is None else read_sessions(path)
       if sessions is None:
-        other = logger.set_aside(path)
+        other = rows.set_aside(path)
         warn(f'{path} is no list of sessions: now {other.name}.')
       files.write_json(path, [*(sessions or []), session])
 
@@ -70,7 +70,7 @@ class Records:
       FileError: the directory cannot be written.
     """
     row = {**counters, 'seconds': seconds, **columns(summary['rollouts'])}
-    logger.append_row(self._path, row)
+    rows.append(self._path, row)
 
 
 def command(argv: list[str]) -> str:

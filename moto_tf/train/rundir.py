@@ -6,7 +6,11 @@ from moto_tf.config import Config
 from moto_tf.rules import ConfigError
 
 # Where things lie, how often they are written, and on what they run.
-NO_HPARAMS = ('logdir', 'offline_data', 'heldout_data', 'plugins')
+NO_HPARAMS = (
+  *('logdir', 'offline_data', 'heldout_data', 'plugins'),
+  *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
+  *('checkpoint_every', 'checkpoint_keep', 'envs', 'env_workers'),
+)
 
 
 def offline_dir(config: Config, logdir: Path) -> Path | None:

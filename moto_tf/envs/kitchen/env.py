@@ -7,13 +7,12 @@ Cameras (`env.camera`): 'default' is the authors' view, which the literature
 calls LEXA's; any camera of the model goes by its name.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping
 
 import numpy as np
 from gymnasium.spaces import Box
 
+from moto_tf import startup
 from moto_tf.envs import render
 from moto_tf.envs.base import Env, EnvError
 from moto_tf.envs.kitchen.tasks import find_targets, in_place, log_key
@@ -145,8 +144,7 @@ def make_simulation(targets: tuple[str, ...]):
   """
   render.load_mujoco()
   try:
-    # It prints a notice about other environments of the package.
-    with contextlib.redirect_stderr(io.StringIO()):
+    with startup.quiet():
       from gymnasium_robotics.envs.franka_kitchen import KitchenEnv
   except ImportError as error:
     raise EnvError(
