@@ -13,9 +13,9 @@ __version__ = '0.2.0'
 _HOMES = {
   'Config': 'moto_tf.config',
   'MotoError': 'moto_tf.errors',
-  'Run': 'moto_tf.train.run',
-  'Stopped': 'moto_tf.train.session',
-  'evaluate_run': 'moto_tf.train.evaluation',
+  'Run': 'moto_tf.training.run',
+  'Stopped': 'moto_tf.training.session',
+  'evaluate_run': 'moto_tf.training.evaluation',
   'explain_errors': 'moto_tf.errors',
   'load_configs': 'moto_tf.presets',
   'load_plugins': 'moto_tf.registry',
@@ -27,7 +27,7 @@ _HOMES = {
   'register_method': 'moto_tf.agents',
   'register_study': 'moto_tf.studies',
   'register_suite': 'moto_tf.envs',
-  'train': 'moto_tf.train.algorithm',
+  'train': 'moto_tf.training.algorithm',
 }
 
 __all__ = ['__version__', *_HOMES]

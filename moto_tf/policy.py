@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 
 from moto_tf.config import Config
-from moto_tf.train.checkpoint import CheckpointError, Checkpoints
+from moto_tf.training.checkpoint import CheckpointError, Checkpoints
 
 
 class Policy:

@@ -150,7 +150,7 @@ def _add_registered(defaults, comments, sections, presets):
       presets[name] = {'method': name, **flatten(method.preset)}
       comments[name] = f'The method {method.label}.'
   for name, suite in SUITES.items():
-    if name not in presets and getattr(suite, 'preset', None):
+    if name not in presets and suite.preset:
       presets[name] = flatten(suite.preset)
       comments[name] = f'The suite {name}.'
 

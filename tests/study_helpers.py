@@ -6,7 +6,7 @@ import numpy as np
 from helpers import make_batch, randomize, tiny_config
 
 from moto_tf.presets import make_config
-from moto_tf.train.run import Run
+from moto_tf.training.run import Run
 
 
 def make_episode(length=6, seed=0, terminal=False, success=False):

@@ -7,7 +7,7 @@ import tensorflow_probability as tfp
 from helpers import SPACES, make_agent, make_batch, randomize, tiny_config
 
 from moto_tf.model.world_model import CONTEXT
-from moto_tf.train.checkpoint import CheckpointError
+from moto_tf.training.checkpoint import CheckpointError
 
 tfd = tfp.distributions
 

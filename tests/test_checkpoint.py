@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moto_tf.train.checkpoint import CheckpointError, Checkpoints
+from moto_tf.training.checkpoint import CheckpointError, Checkpoints
 
 ROOT = Path(__file__).parents[1]
 ARRAYS = {

@@ -26,7 +26,7 @@ from moto_tf.studies import (
 )
 from moto_tf.studies.context import Context, find_data
 from moto_tf.studies.diagnose import diagnose
-from moto_tf.train.checkpoint import Checkpoints
+from moto_tf.training.checkpoint import Checkpoints
 
 
 def test_where_the_data_is(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from moto_tf.files import FileError
-from moto_tf.train import rows as row_files
-from moto_tf.train import when
-from moto_tf.train.logger import Logger
+from moto_tf.training import rows as row_files
+from moto_tf.training import when
+from moto_tf.training.logger import Logger
 
 
 def counters(step, phase='online'):
@@ -28,7 +28,7 @@ def counters(step, phase='online'):
 
 def test_import_without_tensorflow():
   code = (
-    'import sys, moto_tf.train.logger, moto_tf.train.when;'
+    'import sys, moto_tf.training.logger, moto_tf.training.when;'
     'sys.exit("tensorflow" in sys.modules)'
   )
   assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -11,7 +11,7 @@ import pytest
 import moto_tf
 from moto_tf import make_config
 from moto_tf.envs.gym import wrap_gym
-from moto_tf.train import tensorboard
+from moto_tf.training import tensorboard
 
 # What stands for several names on the page.
 PLACES = {

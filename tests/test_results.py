@@ -17,8 +17,8 @@ from moto_tf.config import flatten
 from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 from moto_tf.results import export as results
-from moto_tf.train import evaluation
-from moto_tf.train.algorithm import train
+from moto_tf.training import evaluation
+from moto_tf.training.algorithm import train
 
 ROOT = Path(__file__).parents[1]
 STEPS = (1000, 2000, 3000)

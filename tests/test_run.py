@@ -18,10 +18,10 @@ from moto_tf.envs.gym import wrap_gym
 from moto_tf.policy import load_policy
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
-from moto_tf.train import run as module
-from moto_tf.train.algorithm import algorithm_1 as train
-from moto_tf.train.checkpoint import CheckpointError, Checkpoints
-from moto_tf.train.session import Stopped
+from moto_tf.training import run as module
+from moto_tf.training.algorithm import algorithm_1 as train
+from moto_tf.training.checkpoint import CheckpointError, Checkpoints
+from moto_tf.training.session import Stopped
 
 REPO = Path(__file__).parents[1]
 

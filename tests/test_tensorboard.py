@@ -15,8 +15,8 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util import tensor_util
 
 from moto_tf.files import FileError
-from moto_tf.train import tensorboard
-from moto_tf.train.logger import Logger
+from moto_tf.training import tensorboard
+from moto_tf.training.logger import Logger
 
 HPARAMS = {
   'task': 'metaworld_door-open',

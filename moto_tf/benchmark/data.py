@@ -18,7 +18,7 @@ from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
 from moto_tf.policy import spaces_from_meta
 from moto_tf.rules import select_keys
-from moto_tf.train.machine import peak_memory_gib
+from moto_tf.training.machine import peak_memory_gib
 
 TRANSITIONS = 100
 DISTINCT = 10  # Episodes that differ; more are links to these.

@@ -12,7 +12,7 @@ from moto_tf.benchmark import BenchmarkError, child, data
 from moto_tf.config import Config
 from moto_tf.policy import spaces_to_meta
 from moto_tf.presets import load_configs
-from moto_tf.train import machine
+from moto_tf.training import machine
 
 FORMAT = 1
 SMALL_SET = 20  # Episodes for gradient steps, so that loading is short.

@@ -13,7 +13,7 @@ from moto_tf.config import Config
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.policy import spaces_from_meta
 from moto_tf.registry import resolve
-from moto_tf.train import machine
+from moto_tf.training import machine
 
 WARM_UP = 2
 PROFILED = 3

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import moto_tf
 from moto_tf.commands import add_plugins, positive
-from moto_tf.train import evaluation
+from moto_tf.training import evaluation
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -21,7 +21,7 @@ def main(argv: list[str] | None = None) -> None:
   try:
     with moto_tf.explain_errors():
       if len(words) < len(argv):
-        from moto_tf.train.preview import preview
+        from moto_tf.training.preview import preview
 
         print(preview(config))
         return

@@ -18,7 +18,7 @@ import ruamel.yaml
 from moto_tf.agents import METHODS
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
-from moto_tf.train import rows as row_files
+from moto_tf.training import rows as row_files
 
 INTERVALS = {
   'bootstrap': '95% bootstrap interval',

@@ -1,6 +1,6 @@
 """One small JSON file per run, to be committed.
 
-`export` condenses a log directory, with the records of moto_tf.train.records,
+`export` condenses a log directory, with the records of moto_tf.training.records,
 into what moto_tf.results.curves reads in its place.
 """
 
@@ -17,8 +17,8 @@ from moto_tf.config import flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
 from moto_tf.results import curves
-from moto_tf.train import rows as row_files
-from moto_tf.train.records import columns, map_path, read_sessions
+from moto_tf.training import rows as row_files
+from moto_tf.training.records import columns, map_path, read_sessions
 
 PATHS = ('logdir', 'offline_data', 'heldout_data')
 POINTS = 100

@@ -13,8 +13,8 @@ from moto_tf.model.world_model import WorldModel
 from moto_tf.results import curves
 from moto_tf.studies import NEEDS, StudyError
 from moto_tf.studies.common import SEED, fixed_seed
-from moto_tf.train import evaluation
-from moto_tf.train.rundir import offline_dir
+from moto_tf.training import evaluation
+from moto_tf.training.rundir import offline_dir
 
 EPISODES = 32  # At most, of recorded ones.
 

@@ -168,7 +168,7 @@ def test_missing_package_is_named():
 
 
 def test_metrics_have_every_target(make):
-  from moto_tf.train.evaluation import episode_metrics, summarise
+  from moto_tf.training.evaluation import episode_metrics, summarise
 
   env = make()
   env.reset(0)

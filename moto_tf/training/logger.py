@@ -12,8 +12,8 @@ import numpy as np
 
 from moto_tf import images
 from moto_tf.files import writing
-from moto_tf.train import rows, when
-from moto_tf.train.tensorboard import TensorBoard
+from moto_tf.training import rows, when
+from moto_tf.training.tensorboard import TensorBoard
 
 # Losses of the terminal line: label and metric.
 LOSSES = {

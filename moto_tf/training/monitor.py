@@ -4,10 +4,10 @@ import numpy as np
 
 from moto_tf import images
 from moto_tf.envs.driver import Driver
-from moto_tf.train import evaluation
-from moto_tf.train.machine import peak_memory_gib
-from moto_tf.train.session import Session
-from moto_tf.train.when import Every
+from moto_tf.training import evaluation
+from moto_tf.training.machine import peak_memory_gib
+from moto_tf.training.session import Session
+from moto_tf.training.when import Every
 
 HELDOUT_BATCHES = 4
 VIDEO_EPISODES = 6

@@ -1,4 +1,4 @@
-"""The verbs of Algorithm 1, which is in moto_tf/train/algorithm.py."""
+"""The verbs of Algorithm 1, which is in moto_tf/training/algorithm.py."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ import numpy as np
 from moto_tf.config import Config
 from moto_tf.envs.driver import random_policy
 from moto_tf.errors import MotoError
-from moto_tf.train.evaluation import episode_metrics
-from moto_tf.train.monitor import Monitor
-from moto_tf.train.session import Session
+from moto_tf.training.evaluation import episode_metrics
+from moto_tf.training.monitor import Monitor
+from moto_tf.training.session import Session
 
 
 class TrainingError(MotoError, RuntimeError):

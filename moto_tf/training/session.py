@@ -17,10 +17,10 @@ from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
 from moto_tf.policy import spaces_to_meta
-from moto_tf.train import rundir
-from moto_tf.train.checkpoint import Checkpoints
-from moto_tf.train.logger import Logger
-from moto_tf.train.records import Records
+from moto_tf.training import rundir
+from moto_tf.training.checkpoint import Checkpoints
+from moto_tf.training.logger import Logger
+from moto_tf.training.records import Records
 
 
 class Stopped(KeyboardInterrupt):

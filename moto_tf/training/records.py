@@ -18,7 +18,7 @@ from pathlib import Path
 from moto_tf import files
 from moto_tf.config import Config
 from moto_tf.errors import warn
-from moto_tf.train import machine, rows
+from moto_tf.training import machine, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 

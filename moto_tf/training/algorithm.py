@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from moto_tf.config import Config
-from moto_tf.train.run import Run
+from moto_tf.training.run import Run
 
 
 def algorithm_1(run: Run) -> None:
