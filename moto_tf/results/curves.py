@@ -37,7 +37,7 @@ class PlotError(MotoError, ValueError):
 
 
 @dataclasses.dataclass
-class Run:
+class LoadedRun:
   """Metrics of one training run, and its wall-clock time."""
 
   path: Path
@@ -54,7 +54,7 @@ def find_runs(
   tasks: str = '',
   methods: str = '',
   exported: bool = True,
-) -> list[Run]:
+) -> list[LoadedRun]:
   """Read all runs below directories.
 
   Unusable runs and lines are named and skipped. Of runs with the same task,
@@ -102,7 +102,7 @@ def find_runs(
   )
 
 
-def load_run(path: Path) -> Run | None:
+def load_run(path: Path) -> LoadedRun | None:
   """Read a run directory, or name what is wrong and return None."""
   try:
     yaml = ruamel.yaml.YAML(typ='safe')
@@ -121,10 +121,10 @@ def load_run(path: Path) -> Run | None:
   if not rows:
     return warn(f'{path}/metrics.jsonl has no rows, run skipped.')
   rows, method = _forget(rows), _method(path, config)
-  return Run(path, task, method, seed, rows, config, rows[-1].get('time'))
+  return LoadedRun(path, task, method, seed, rows, config, rows[-1].get('time'))
 
 
-def load_export(path: Path) -> Run | None:
+def load_export(path: Path) -> LoadedRun | None:
   """Read a file of scripts/export.py, whose rows are evaluations and curve.
 
   Returns:
@@ -161,13 +161,13 @@ def load_export(path: Path) -> Run | None:
     rows = [{**rows[step], 'gradient_step': step} for step in sorted(rows)]
     task, method = str(content['task']), str(content['method'])
     seed, seconds = int(content['seed']), content['wall_clock_seconds']
-    return Run(path, task, method, seed, rows, config, seconds)
+    return LoadedRun(path, task, method, seed, rows, config, seconds)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
 
 
 def curve(
-  run: Run, metric: str, xaxis: str = 'env_step'
+  run: LoadedRun, metric: str, xaxis: str = 'env_step'
 ) -> tuple[np.ndarray, np.ndarray]:
   """Values y [N] of a metric over increasing x [N], both empty without any.
 
@@ -210,7 +210,7 @@ def interval(
 
 
 def aggregate(
-  runs: list[Run], metric: str, xaxis: str = 'env_step', smooth: int = 1
+  runs: list[LoadedRun], metric: str, xaxis: str = 'env_step', smooth: int = 1
 ) -> dict | None:
   """Summary over the seeds of one task and method, ready for JSON.
 
@@ -276,7 +276,7 @@ def aggregate(
 
 
 def aggregate_all(
-  runs: list[Run],
+  runs: list[LoadedRun],
   metrics: Iterable[str],
   xaxis: str = 'env_step',
   smooth: int = 1,

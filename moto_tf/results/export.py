@@ -1,6 +1,6 @@
 """One small JSON file per run, to be committed.
 
-`export` condenses a log directory, with the records of moto_tf.training.records,
+`export` condenses a log directory, with what moto_tf.training.records wrote,
 into what moto_tf.results.curves reads in its place.
 """
 

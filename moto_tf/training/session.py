@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
+from moto_tf.errors import warn
 from moto_tf.policy import spaces_to_meta
 from moto_tf.training import rundir
 from moto_tf.training.checkpoint import Checkpoints
@@ -86,13 +86,22 @@ class Session:
       self.agent = make_agent(config, *spaces)
       self._spaces = spaces_to_meta(*spaces)
       keep = self._restore(loaded) if loaded else []
-      self.replay = self._open_replay(offline, self.logdir / 'episodes', keep)
+      self.replay = open_replay(
+        config,
+        self.agent,
+        self.driver,
+        offline,
+        self.logdir / 'episodes',
+        keep,
+      )
       if not loaded and not offline:
         self.prefill = config.prefill_episodes
       self.heldout = None
       if heldout := config.path('heldout_data'):
         print('Held-out episodes:')
-        self.heldout = self._open_replay(heldout, None, None)
+        self.heldout = open_replay(
+          config, self.agent, self.driver, heldout, None, None
+        )
       # Not before all of it has proved to fit.
       config.save(self.logdir / 'config.yaml')
       self.batches = Prefetcher(self.replay, config.replay.prefetch)
@@ -184,26 +193,6 @@ class Session:
     text = f'{name}: stopping after this step; once more to stop at once.\n'
     os.write(2, text.encode())
 
-  def _open_replay(self, offline, online, keep):
-    config = self.config
-    recorded = read_record(offline) if offline else {}
-    if recorded:
-      # Whether images are rendered does not change the others.
-      env = {k: v for k, v in config.env.items() if k != 'image'}
-      other = differences(recorded, {'task': config.task, 'env': env})
-      if other:
-        print(f'Warning: in {offline}, {", ".join(other)}.', file=sys.stderr)
-    return Replay(
-      offline,
-      online,
-      {k: self.driver.obs_space[k] for k in self.agent.obs_keys},
-      self.driver.act_space,
-      **{k: v for k, v in config.replay.items() if k != 'prefetch'},
-      seed=config.seed,
-      bc_threshold=config.bc_threshold,
-      keep=keep,
-    )
-
   def _restore(self, loaded):
     """Takes over a checkpoint; returns the names of its online episodes."""
     arrays, meta, path = loaded
@@ -213,3 +202,36 @@ class Session:
     step = self.counters.gradient_step
     print(f'Continuing from {path.name} at gradient step {step}.')
     return meta['episodes']
+
+
+def open_replay(
+  config: Config,
+  agent,
+  driver: Driver,
+  offline: Path | None,
+  online: Path | None,
+  keep: list[str] | None,
+) -> Replay:
+  """The replay of a run; says where demonstrations are of other settings.
+
+  Args:
+    config, agent, driver: of the run.
+    offline, online, keep: as of Replay.
+  """
+  recorded = read_record(offline) if offline else {}
+  if recorded:
+    # Whether images are rendered does not change the others.
+    env = {k: v for k, v in config.env.items() if k != 'image'}
+    other = differences(recorded, {'task': config.task, 'env': env})
+    if other:
+      warn(f'in {offline}, {", ".join(other)}.')
+  return Replay(
+    offline,
+    online,
+    {k: driver.obs_space[k] for k in agent.obs_keys},
+    driver.act_space,
+    **{k: v for k, v in config.replay.items() if k != 'prefetch'},
+    seed=config.seed,
+    bc_threshold=config.bc_threshold,
+    keep=keep,
+  )

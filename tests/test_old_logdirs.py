@@ -1,0 +1,99 @@
+"""Log directories and results of version 0.1 load, go on, and are drawn.
+
+tests/golden/logdirs holds runs that were stopped at gradient step 10, and what
+they logged when version 0.1, commit c2d045d, continued them to step 20.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import ruamel.yaml
+from golden_runs import fingerprint
+
+import moto_tf
+from moto_tf.config import Config
+from moto_tf.policy import load_agent
+from moto_tf.results import curves, export, plotting
+from moto_tf.training.evaluation import evaluate_run
+
+ROOT = Path(__file__).parents[1]
+LOGDIRS = ROOT / 'tests' / 'golden' / 'logdirs'
+METHODS = ('moto', 'no_unc', 'dreamerv2')
+RESULTS = sorted((ROOT / 'results').rglob('*/*/[0-9].json'))
+
+
+@pytest.fixture
+def logdir(request, tmp_path):
+  target = tmp_path / 'pendulum' / request.param / '0'
+  shutil.copytree(LOGDIRS / 'pendulum' / request.param / '0', target)
+  return target
+
+
+@pytest.mark.parametrize('logdir', METHODS, indirect=True)
+def test_goes_on_as_it_would_have(logdir):
+  method = logdir.parent.name
+  config = Config.load(logdir / 'config.yaml')
+  assert config.method == method
+  with moto_tf.Run(config.update(logdir=str(logdir), online_steps=20)) as run:
+    assert run.gradient_step == 10
+    for episode in run.online_episodes():
+      run.collect_episode(episode)
+      for _ in run.updates(episode):
+        run.update(run.sample())
+  read = lambda path: [json.loads(x) for x in path.read_text().splitlines()]
+  old = read(LOGDIRS / f'{method}-whole.jsonl')
+  new = read(logdir / 'metrics.jsonl')
+  golden = json.loads((LOGDIRS.parent / 'moto.json').read_text())
+  exact = fingerprint() == golden['fingerprint']
+  same = lambda x: x if exact else pytest.approx(x, 1e-3, 1e-3)
+  for before, now in zip(old, new, strict=True):
+    for key, value in before.items():
+      if key.startswith(('train/', 'episode/', 'eval/', 'env_step')):
+        if key in now or now['gradient_step'] <= 10:
+          assert now[key] == same(value), (key, now['gradient_step'])
+        else:
+          assert method == 'no_unc', key
+          assert key in ('train/imag_disagreement', 'train/imag_penalty')
+  # Whoever reads the file next needs no map of old names.
+  saved = ruamel.yaml.YAML(typ='safe').load(logdir / 'config.yaml')
+  assert saved['method'] == method and 'behavior' not in saved
+
+
+@pytest.mark.parametrize('logdir', METHODS, indirect=True)
+def test_acts_evaluates_and_exports(logdir):
+  agent, config, meta = load_agent(logdir, policy_only=False)
+  assert meta['counters']['gradient_step'] == 10
+  assert agent.input_keys == ['state'] and config.name == logdir.parent.name
+  summary, paths = evaluate_run(logdir, episodes=2)
+  assert summary['episodes'] == 2 and paths[0].exists()
+  run = curves.load_run(logdir)
+  assert run.method == logdir.parent.name and run.seed == 0
+  content = export.export(logdir)
+  assert content['method'] == logdir.parent.name
+  assert content['final']['return'] == pytest.approx(
+    [x['return'] for x in summary['rollouts']], 1e-3
+  )
+
+
+def test_old_and_new_runs_are_drawn_together(tmp_path):
+  shutil.copytree(LOGDIRS / 'pendulum', tmp_path / 'pendulum')
+  new = tmp_path / 'pendulum' / 'moto' / '1'
+  shutil.copytree(tmp_path / 'pendulum' / 'moto' / '0', new)
+  Config.load(new / 'config.yaml').update(seed=1).save(new / 'config.yaml')
+  paths = plotting.plot([tmp_path], tmp_path / 'plots', ['eval/return'])
+  results = json.loads(paths[0].read_text())['results']
+  found = results['eval/return']['gym_Pendulum-v1']
+  assert {k: v['seeds'] for k, v in found.items()} == {
+    'moto': [0, 1],
+    'no_unc': [0],
+    'dreamerv2': [0],
+  }
+
+
+def test_every_result_that_is_committed_loads():
+  assert len(RESULTS) > 40
+  for path in RESULTS:
+    run = curves.load_export(path)
+    assert run.method == path.parent.name and run.rows, path
