@@ -11,7 +11,7 @@ RUN apt-get update -qq \
   && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
     libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libglvnd0 \
   && rm -rf /var/lib/apt/lists/*
-ENV MUJOCO_GL=egl TF_CPP_MIN_LOG_LEVEL=2 PIP_NO_CACHE_DIR=1
+ENV MUJOCO_GL=egl PIP_NO_CACHE_DIR=1
 WORKDIR /moto_tf
 COPY requirements.txt ./
 

@@ -201,21 +201,26 @@ class Config(Mapping):
     return Config(flat, self._prefix, sources)
 
 
+def require_method(name: str, plugins: str | None) -> None:
+  """Raises ConfigError for a method that is not registered.
+
+  Args:
+    name: of the method.
+    plugins: what the run was given, to be given again.
+  """
+  if name not in METHODS:
+    raise ConfigError(
+      f'method: {name} is not registered; there are {", ".join(METHODS)}. One '
+      f'of your own is registered by --plugins {plugins or "FILE"}.'
+    )
+
+
 def check_method(
   values: Mapping[str, Any], examples: Mapping[str, Any]
 ) -> None:
   """Raises ConfigError where settings and method do not go together."""
   name = values['method']
-  if name not in METHODS:
-    plugins = values.get('plugins')
-    hint = (
-      f' It came with --plugins {plugins}; give that again.'
-      if plugins
-      else (' One of your own is registered by --plugins FILE.')
-    )
-    raise ConfigError(
-      f'method: {name} is not registered; there are {", ".join(METHODS)}.{hint}'
-    )
+  require_method(name, values.get('plugins'))
   method = METHODS[name]
   for key, wanted in method.fixed.items():
     if values[key] != wanted:

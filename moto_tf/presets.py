@@ -13,7 +13,7 @@ from typing import Any
 
 from moto_tf import rules, yamlfile
 from moto_tf.agents import METHODS
-from moto_tf.config import Config, flatten, without_effect
+from moto_tf.config import Config, flatten, require_method, without_effect
 from moto_tf.envs import SUITES
 from moto_tf.renames import upgrade
 from moto_tf.rules import ConfigError
@@ -91,7 +91,11 @@ class Configs:
     ):
       content = yamlfile.read(Path(name).expanduser())[0]
       try:
-        return Part('file', name, upgrade(flatten(content)))
+        values = upgrade(flatten(content))
+        if 'method' in values:
+          # Before its settings turn out to be unknown.
+          require_method(values['method'], values.get('plugins'))
+        return Part('file', name, values)
       except ConfigError as error:
         raise ConfigError(f'{name}: {error}') from None
     if name == 'defaults':

@@ -29,7 +29,7 @@ if ((count < DEMOS)); then
 fi
 
 echo '== Training'
-python scripts/train.py --configs metaworld small --task "$TASK" \
+python scripts/train.py --configs metaworld small short --task "$TASK" \
   --logdir "$LOGROOT/moto/0" --offline_data "$LOGROOT/demos" \
   --offline_steps "$OFFLINE_STEPS" --online_steps "$ONLINE_STEPS" \
   --eval_every "$EVAL_EVERY" --eval_episodes "$EVAL_EPISODES"

@@ -1,11 +1,13 @@
 # Prepares .venv and checks headless rendering: `bash scripts/setup.sh`. Other
 # scripts source it and then have the environment on their PATH.
 # MOTO_VENV: another place for the environment. MUJOCO_GL: egl or osmesa.
+# REQUIREMENTS: file of packages, by default requirements.txt.
 
 set -euo pipefail
 
 repo="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${MOTO_VENV:-$repo/.venv}"
+requirements="$repo/${REQUIREMENTS:-requirements.txt}"
 
 fail() {
   echo "setup: $*" >&2
@@ -25,7 +27,7 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then
 }
 
 install_packages() {
-  local wanted="$1" python
+  local python
   if ! "$venv/bin/python" -c '' 2>/dev/null; then
     python="$(find_python)" || fail \
       'needs Python 3.11, 3.12 or 3.13 with the venv module on PATH. On' \
@@ -35,7 +37,7 @@ install_packages() {
     "$python" -m venv --clear "$venv"
   fi
   echo 'setup: installing requirements, which takes a few minutes'
-  local packages=(-r "$repo/requirements.txt")
+  local packages=(-r "$requirements")
   if command -v nvidia-smi >/dev/null; then
     # TensorFlow's own CUDA libraries, at the pinned version.
     packages+=("$(sed -n 's/^tensorflow==/tensorflow[and-cuda]==/p' \
@@ -43,7 +45,7 @@ install_packages() {
   fi
   "$venv/bin/python" -m pip install --quiet "${packages[@]}"
   "$venv/bin/python" -m pip install --quiet --no-deps -e "$repo"
-  echo "$wanted" >"$venv/requirements.stamp"
+  echo "$1" >>"$venv/requirements.stamp"
 }
 
 renders() {
@@ -88,9 +90,9 @@ install_gl() {
 }
 
 # With the NVIDIA driver, which decides about CUDA libraries.
-hash="$(sha256sum <"$repo/requirements.txt" | cut -d ' ' -f 1)"
+hash="$(cat "$repo/requirements.txt" "$requirements" | sha256sum | cut -c 1-64)"
 hash+="$(command -v nvidia-smi || true)"
-if [[ "$(cat "$venv/requirements.stamp" 2>/dev/null)" != "$hash" ]] ||
+if ! grep -qxF "$hash" "$venv/requirements.stamp" 2>/dev/null ||
   ! "$venv/bin/python" -c '' 2>/dev/null; then
   install_packages "$hash"
 fi
@@ -105,5 +107,4 @@ if ! choose_gl; then
 fi
 
 export PATH="$venv/bin:$PATH" VIRTUAL_ENV="$venv"
-export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 echo "setup: $("$venv/bin/python" --version) in $venv, MUJOCO_GL=$MUJOCO_GL"

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source scripts/setup.sh
+REQUIREMENTS=requirements-test.txt source scripts/setup.sh
 
 ruff check .
 ruff format --check .

@@ -11,6 +11,7 @@ import argparse
 from pathlib import Path
 
 import moto_tf
+from moto_tf.commands import add_plugins
 from moto_tf.results import plotting
 
 
@@ -28,8 +29,10 @@ def main(argv: list[str] | None = None):
   add('--methods', default='', help='regular expression over the methods')
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
+  add_plugins(parser)
   args = vars(parser.parse_args(argv))
   with moto_tf.explain_errors():
+    moto_tf.load_plugins(args.pop('plugins'))
     for path in plotting.plot(args.pop('indir'), **args):
       print(f'Wrote {path}.')
 
