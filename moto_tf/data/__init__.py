@@ -1,1 +1,1 @@
-"""Episode files, scripted demonstrations and tools to look at them."""
+"""Data: episodes on disk, how they are made or imported, and the replay."""

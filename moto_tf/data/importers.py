@@ -4,6 +4,7 @@ A format is one file with a Reader (see `moto_tf.data.formats`) and one call of
 `register_format`. It may be of any suite.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -126,16 +127,18 @@ def import_dataset(
     StoreError: the directory holds something else.
     WorkerError: reading failed in a worker process.
   """
-  reader = open_reader(recipe)
-  count, facts = len(reader.names), reader.check()
-  reader.close()
+  with contextlib.closing(open_reader(recipe)) as reader:
+    count, facts = len(reader.names), reader.check()
   settings = recipe.settings()
   kept, _ = store.open_directory(directory, settings)
   store.write_record(directory, settings, trajectories=count, **facts)
   left = [i for i in range(count) if i not in kept]
   name = recipe.task.partition('_')[2]
-  with Progress(name, count, len(kept)) as progress:
-    for index, episode in _read(recipe, left, workers):
+  with (
+    Progress(name, count, len(kept)) as progress,
+    contextlib.closing(_read(recipe, left, workers)) as found,
+  ):
+    for index, episode in found:
       episodes.save_episode(directory, f'{index:06d}', _complete(episode))
       kept.add(index)
       progress.show(len(kept))
