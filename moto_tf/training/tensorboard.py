@@ -16,11 +16,13 @@ from moto_tf.files import writing
 ENV_STEPS = 'env_steps'
 # What the second event file holds, and with it the HParams page as columns.
 # Its names are its own: TensorBoard draws what has the same name into one
-# chart, and two units would share an axis.
+# chart, and two units would share an axis. Columns come in alphabetical order,
+# so that episodes have a name after 'eval'.
 BY_ENV_STEP = {
-  f'{group}/{name}': f'{group}/{name}_by_env_step'
-  for group in ('eval', 'episode')
-  for name in ('success', 'return')
+  'eval/success': 'eval/success_by_env_step',
+  'eval/return': 'eval/return_by_env_step',
+  'episode/success': 'online/success_by_env_step',
+  'episode/return': 'online/return_by_env_step',
 }
 # Charts of the Custom Scalars page: category, title and metrics.
 LAYOUT = {
@@ -28,7 +30,7 @@ LAYOUT = {
     'success in evaluation': ('eval/success',),
     'success in evaluation by env step': ('eval/success_by_env_step',),
     'success while collecting': ('episode/success',),
-    'success while collecting by env step': ('episode/success_by_env_step',),
+    'success while collecting by env step': ('online/success_by_env_step',),
     'return in evaluation': ('eval/return',),
     'return in evaluation by env step': ('eval/return_by_env_step',),
   },
@@ -47,16 +49,18 @@ LAYOUT = {
     'KL divergence': ('(train|report|heldout)/kl',),
   },
   'Critics': {
-    'values and targets': (
-      'train/imag_value',
-      'train/critic_value',
-      'train/critic_(model|data)_(q|target)',
-    ),
+    'imagined value': ('train/imag_value', 'train/critic_value'),
+    'Q and target, imagined': ('train/critic_model_(q|target)',),
+    'Q and target, real transitions': ('train/critic_data_(q|target)',),
     'loss': ('train/critic_loss',),
   },
   'Speed': {
     'gradient steps per second': ('time/steps_per_second',),
-    'seconds since the last row': ('time/.*_seconds',),
+    'seconds in gradient steps since the last row': ('time/train_seconds',),
+    'seconds in all else since the last row': (
+      'time/data_wait_seconds',
+      'time/episode_.*_seconds',
+    ),
   },
 }
 
