@@ -20,18 +20,13 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
   and cloning does.
   """
   new = {RENAMED.get(key, key): value for key, value in settings.items()}
-  if 'behavior' in settings:
-    new['method'] = _method(settings)
-    if new['method'] == 'dreamerv2':
-      # They had no effect.
-      for key in ('moto.alpha', 'moto.beta', 'moto.start_states'):
-        new.pop(key, None)
-  return new
-
-
-def _method(settings):
-  if settings['behavior'] == 'dreamer':
-    return 'dreamerv2'
   off = {'no_bc': 'beta', 'no_unc': 'alpha'}
   names = [name for name, key in off.items() if settings.get(key) == 0]
-  return '_'.join(names) or 'moto'
+  if settings.get('behavior') == 'dreamer':
+    new['method'] = 'dreamerv2'
+    # They had no effect.
+    for key in ('moto.alpha', 'moto.beta', 'moto.start_states'):
+      new.pop(key, None)
+  elif names or 'behavior' in settings:
+    new['method'] = '_'.join(names) or 'moto'
+  return new

@@ -143,7 +143,7 @@ def _is_regex(text: str) -> bool:
 RULES = {
   'logdir': (bool, 'the path of a directory'),
   'task': (
-    lambda x: re.fullmatch(r'[a-z]+_\S+', x),
+    lambda x: re.fullmatch(r'[a-z][a-z0-9]*_\S+', x),
     'a suite and a name, such as metaworld_door-open or gym_Pendulum-v1',
   ),
   'precision': one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),

@@ -8,7 +8,6 @@ from moto_tf.agents import make_agent as make
 from moto_tf.agents.base import Agent
 from moto_tf.config import Config
 from moto_tf.presets import make_config
-from moto_tf.renames import upgrade
 
 SPACES = {
   'image': Box(0, 255, (16, 16, 3), np.uint8),
@@ -30,7 +29,7 @@ def tiny_config(**overrides) -> Config:
     r'decoder\.cnn_kernels': [5, 8],
   }
   overrides = {k.replace('__', '.'): v for k, v in overrides.items()}
-  return make_config('debug', base, upgrade(overrides))
+  return make_config('debug', base, overrides)
 
 
 def make_batch(

@@ -6,18 +6,15 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from helpers import SPACES, make_agent, make_batch, randomize, tiny_config
 
+from moto_tf.agents.base import MismatchError
 from moto_tf.model.world_model import CONTEXT
-from moto_tf.training.checkpoint import CheckpointError
+from moto_tf.nn.tfutils import make_seed, split
 
 tfd = tfp.distributions
 
 PRESETS = {
-  'moto': {'behavior': 'moto'},
-  'dreamer': {
-    'behavior': 'dreamer',
-    'rssm__ensemble': 1,
-    'start_states': 0,
-  },
+  'moto': {'method': 'moto'},
+  'dreamer': {'method': 'dreamerv2', 'rssm__ensemble': 1},
 }
 VECTOR = {
   'encoder__mlp_keys': 'state',
@@ -143,8 +140,8 @@ SHORT = {'replay__batch': 2, 'replay__length': 3, 'horizon': 2}
 
 
 def test_xla_gives_the_same_losses():
-  plain, config = make(start_states=4, **SHORT)
-  agent, _ = make(start_states=4, jit=True, eager=False, **SHORT)
+  plain, config = make(moto__start_states=4, **SHORT)
+  agent, _ = make(moto__start_states=4, jit=True, eager=False, **SHORT)
   metrics = train(agent, config, 2)
   tf.config.run_functions_eagerly(True)
   expected = train(plain, config, 2)
@@ -220,7 +217,7 @@ def test_loading_keeps_the_configured_learning_rate():
   other.load(agent.save())
   train(other, config, 1, first=1)
   for key, var in agent.model.named_variables('model/').items():
-    np.testing.assert_allclose(other.state()[key], var, atol=1e-8)
+    np.testing.assert_allclose(other.variables()[key], var, atol=1e-8)
 
 
 def test_a_checkpoint_serves_at_any_precision():
@@ -266,7 +263,7 @@ def test_loading_other_sizes_is_a_clear_error():
   agent, _ = make()
   before = agent.save()
   other, _ = make(rssm__deter=24, rssm__hidden=16)
-  with pytest.raises(CheckpointError) as error:
+  with pytest.raises(MismatchError) as error:
     agent.load(other.save())
   for part in ('model/rssm/gru_kernel (40, 72)', '48', 'config.yaml'):
     assert part in str(error.value), part
@@ -277,10 +274,10 @@ def test_loading_other_sizes_is_a_clear_error():
 def test_loading_another_behavior_is_a_clear_error():
   agent, _ = make(rssm__ensemble=1)
   other, _ = make('dreamer')
-  with pytest.raises(CheckpointError, match='arrays differ.*critics/online'):
+  with pytest.raises(MismatchError, match='arrays differ.*critics/online'):
     agent.load(other.save())
   arrays = {k: v for k, v in agent.save().items() if 'reward' not in k}
-  with pytest.raises(CheckpointError, match='arrays differ.*model/reward'):
+  with pytest.raises(MismatchError, match='arrays differ.*model/reward'):
     agent.load({**arrays, 'surplus': np.zeros(1)})
 
 
@@ -460,17 +457,19 @@ def test_observation_kinds_and_discount_head(behavior, settings, keys, images):
   obs = {k: v for k, v in make_obs(2, 0, True).items() if k not in unused}
   action, _ = agent.policy(obs, None, (np.arange(2), np.zeros(2, int)))
   assert action.shape == (2, 2)
-  metrics, videos = agent.report(batch, 0)
+  metrics, videos = agent.report([batch], 0)
   assert all(np.isfinite(v) for v in metrics.values())
   assert list(videos) == (['image'] if images else [])
 
 
 def test_report_changes_nothing_and_marks_the_context():
-  agent, config = make(replay__length=8, eager=False)
+  """In a suite whose rewards mean success, with precision and recall."""
+  task = 'metaworld_door-open'
+  agent, config = make(replay__length=8, eager=False, task=task)
   before = agent.save()
   batch = make_batch(config)
-  metrics, videos = agent.report(batch, 5)
-  again, _ = agent.report(batch, 5)
+  metrics, videos = agent.report([batch], 5)
+  again, _ = agent.report([batch], 5)
   assert metrics == again
   for key, value in agent.save().items():
     np.testing.assert_array_equal(value, before[key])
@@ -484,9 +483,36 @@ def test_report_changes_nothing_and_marks_the_context():
   truth = batch['image'][0, 0, 2:, 2:]
   shown = video[0, 2:16, 2:16].astype(int)
   assert np.abs(shown - truth).max() <= 1
-  reward = batch['reward'] > 0.5
-  assert metrics['reward_tp'] + metrics['reward_fn'] == reward.sum()
+  assert {'reward_precision', 'reward_recall'} <= metrics.keys()
+  other, _ = make(replay__length=8, eager=False, task='kitchen_mixed')
+  rest, _ = other.report([batch], 5)
+  assert rest == {k: v for k, v in metrics.items() if k in rest}
+  assert set(metrics) - set(rest) == {'reward_precision', 'reward_recall'}
   assert metrics['model_loss'] == pytest.approx(
     metrics['image_loss'] + metrics['reward_loss'] + metrics['kl_loss'],
     rel=1e-4,
   )
+
+
+def test_report_of_several_batches():
+  """Losses are averaged; precision and recall are of all their records."""
+  agent, config = make(task='metaworld_door-open', eager=False)
+  batches = [make_batch(config, i) for i in range(3)]
+  batches[1]['reward'][:] = 0
+  metrics, _ = agent.report(batches, 4)
+  single = [agent.report([b], 4 + i)[0] for i, b in enumerate(batches)]
+  loss = np.mean([x['model_loss'] for x in single])
+  assert metrics['model_loss'] == pytest.approx(loss, rel=1e-5)
+  found = true = hits = 0
+  for i, batch in enumerate(batches):
+    data = agent.model.preprocess(
+      {k: tf.convert_to_tensor(v) for k, v in batch.items()}
+    )
+    seed = tf.convert_to_tensor(make_seed(config.seed, 3, 4 + i))
+    _, post, _ = agent.model.loss(data, split(seed, 2)[0])
+    guess = agent.model.predict_reward(post['feat']).numpy() > 0.5
+    real = batch['reward'] > 0.5
+    found, true = found + guess.sum(), true + real.sum()
+    hits += (guess & real).sum()
+  assert true and metrics['reward_recall'] == pytest.approx(hits / true)
+  assert metrics['reward_precision'] == pytest.approx(hits / max(found, 1))

@@ -328,9 +328,8 @@ def test_preset():
   configs = load_configs()
   config, default = configs.make('dreamerv2').flat, configs.defaults.flat
   assert {k: v for k, v in config.items() if v != default[k]} == {
-    'behavior': 'dreamer',
+    'method': 'dreamerv2',
     'rssm.ensemble': 1,
-    'start_states': 0,
   }
 
 
@@ -350,7 +349,7 @@ def test_preset_architecture():
   assert all(k.startswith(('critics', 'model/rssm/prior')) for k in different)
 
 
-@pytest.mark.parametrize('key', ['alpha', 'beta'])
+@pytest.mark.parametrize('key', ['moto__alpha', 'moto__beta'])
 def test_preset_ignores(key):
   """Neither penalty nor cloning has any influence."""
   results = []

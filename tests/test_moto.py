@@ -84,7 +84,7 @@ def naive_gru(arrays, stoch, action, deter):
 @pytest.mark.parametrize('penalty', PENALTIES)
 def test_imagine(penalty):
   """r[t] is of s[t+1]; u[t] of h[t+1], which (s[t], a[t]) determine."""
-  agent = fresh(penalty=penalty, horizon=4, alpha=3)
+  agent = fresh(moto__penalty=penalty, horizon=4, moto__alpha=3)
   post, data = posterior(agent, make_batch(tiny_config()))
   start = starts(post, data)
   seq = agent.behavior.imagine(start, SEED)
@@ -145,7 +145,7 @@ def test_imagine_policy():
 
 
 def test_imagine_without_penalty():
-  agent = fresh(alpha=0)
+  agent = fresh(moto__alpha=0)
   post, data = posterior(agent, make_batch(tiny_config()))
   seq = agent.behavior.imagine(starts(post, data), SEED)
   np.testing.assert_array_equal(seq['reward'], seq['raw_reward'])

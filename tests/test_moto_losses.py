@@ -30,7 +30,7 @@ from moto_tf.agents import moto
 @pytest.mark.parametrize('beta', [0.0, 10.0])
 @pytest.mark.parametrize('ent', [0.0, 0.3])
 def test_actor_loss(beta, ent):
-  agent = fresh(beta=beta, actor_ent=ent)
+  agent = fresh(moto__beta=beta, actor_ent=ent)
   post, data = posterior(agent, make_batch(tiny_config()))
   seq = rollout(agent)
   loss, metrics = agent.behavior.actor_loss(seq, post, data)
@@ -66,15 +66,15 @@ def zero(agent, *prefixes):
 @pytest.mark.parametrize(
   'path, zeroed, settings',
   [
-    ('penalty', ('model/reward', 'critics'), {'alpha': 10}),
-    ('reward', ('critics',), {'alpha': 0}),
-    ('critic', ('model/reward',), {'alpha': 0}),
-    ('nothing', ('model/reward', 'critics'), {'alpha': 0}),
+    ('penalty', ('model/reward', 'critics'), {'moto__alpha': 10}),
+    ('reward', ('critics',), {'moto__alpha': 0}),
+    ('critic', ('model/reward',), {'moto__alpha': 0}),
+    ('nothing', ('model/reward', 'critics'), {'moto__alpha': 0}),
   ],
 )
 def test_gradient_paths(path, zeroed, settings):
   """The actor learns through penalty, reward and critics, each alone."""
-  agent = fresh(beta=0, actor_ent=0, discount_lambda=1, **settings)
+  agent = fresh(moto__beta=0, actor_ent=0, discount_lambda=1, **settings)
   zero(agent, *zeroed)
   post, data = posterior(agent, make_batch(tiny_config()))
   norm = norm_of(actor_gradient(agent, post, data))
@@ -88,7 +88,11 @@ def test_gradient_through_dynamics():
   norms = []
   for lambda_ in (0, 1):
     agent = fresh(
-      beta=0, actor_ent=0, alpha=0, horizon=1, discount_lambda=lambda_
+      moto__beta=0,
+      actor_ent=0,
+      moto__alpha=0,
+      horizon=1,
+      discount_lambda=lambda_,
     )
     zero(agent, 'model/reward')
     # Blind critics to the action itself: only states are worth anything.
@@ -236,7 +240,7 @@ def test_critic_loss_real_reward():
 
   With lambda = 0 V_hat is the critic and no imagined reward enters.
   """
-  agent = fresh(discount_lambda=0, alpha=1000)
+  agent = fresh(discount_lambda=0, moto__alpha=1000)
   seq, real = rollout(agent, count=5), transitions(agent)
   data_loss = lambda **changes: agent.behavior.critic_loss(
     {**seq, 'reward': changes.get('imagined', seq['reward'])},

@@ -47,10 +47,15 @@ class Spy(moto.MOTO):
 
 def test_train_starts():
   """Rollouts start at s' of the transitions that L_data uses, unpenalised."""
-  agent = fresh(alpha=1000, start_states=7)
+  agent = fresh(moto__alpha=1000, moto__start_states=7)
   batch = make_batch(tiny_config(), firsts=((0, 3),))
   post, data = posterior(agent, batch)
-  spy = Spy(tiny_config(alpha=1000, start_states=7), agent.model, 2, Layers(0))
+  spy = Spy(
+    tiny_config(moto__alpha=1000, moto__start_states=7),
+    agent.model,
+    2,
+    Layers(0),
+  )
   spy.train(post, data, SEED)
   assert spy.start is spy.real['next'] and spy.post is post
   assert spy.real['mask'].shape == 7
@@ -68,9 +73,9 @@ def test_train_starts():
 
 
 def test_all_start_states():
-  agent = fresh(start_states=0)
+  agent = fresh(moto__start_states=0)
   post, data = posterior(agent, make_batch(tiny_config()))
-  spy = Spy(tiny_config(start_states=0), agent.model, 2, Layers(0))
+  spy = Spy(tiny_config(moto__start_states=0), agent.model, 2, Layers(0))
   metrics = spy.train(post, data, SEED)
   assert spy.seq['feat'].shape[:2] == (4, 15)
   assert all(np.isfinite(x) for x in metrics.values())
@@ -106,9 +111,9 @@ def test_model_train_moves():
 
 def test_train_actor_gradient():
   """The applied gradient is that of the actor loss and nothing else."""
-  agent = fresh(start_states=0)
+  agent = fresh(moto__start_states=0)
   post, data = posterior(agent, make_batch(tiny_config()))
-  config = tiny_config(start_states=0)
+  config = tiny_config(moto__start_states=0)
   spy = Spy(config, agent.model, 2, Layers(0))
   for mine, other in zip(
     spy.actor.variables + spy.critics.variables,
@@ -144,7 +149,7 @@ def test_target_update(share):
   """Targets copy the critics at steps 0, 3, 6; a share of them after 0."""
   agent = fresh(
     horizon=1,
-    start_states=2,
+    moto__start_states=2,
     slow_target_update=3,
     slow_target_fraction=share,
     critic_opt__lr=1e-2,
@@ -227,7 +232,7 @@ def test_no_cloning():
   """With beta = 0 demonstrations do not reach the actor."""
   grads = []
   for success in (0.0, 1.0):
-    agent = fresh(beta=0)
+    agent = fresh(moto__beta=0)
     batch = make_batch(tiny_config(), success=success)
     grads.append(actor_gradient(agent, *posterior(agent, batch)))
   assert norm_of(grads[0]) > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +71,7 @@ def one_run(tmp_path, rows, name='0', **config):
 
 def test_import_without_pyplot():
   code = (
-    'import sys, moto_tf.plotting;'
+    'import sys, moto_tf.results.plotting;'
     'slow = {"tensorflow", "matplotlib.pyplot"};'
     'sys.exit(bool(slow & set(sys.modules)))'
   )
@@ -400,7 +401,7 @@ def test_errors(tmp_path, capsys):
     curves.aggregate_all([run], ['eval/succes'])
   with pytest.raises(curves.PlotError, match='--smooth is 0'):
     plotting.plot([tmp_path], tmp_path / 'out', smooth=0)
-  with pytest.raises(curves.PlotError, match='--outdir .*metrics.jsonl'):
+  with pytest.raises(FileError, match='Cannot write .*metrics.jsonl'):
     plotting.plot([tmp_path], run.path / 'metrics.jsonl')
   plotting.plot([tmp_path], tmp_path / 'out')
   assert 'no run has values of eval/return' in capsys.readouterr().err

@@ -18,7 +18,7 @@ from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 from moto_tf.results import export as results
 from moto_tf.training import evaluation
-from moto_tf.training.algorithm import train
+from moto_tf.training.algorithm import algorithm_1 as train
 
 ROOT = Path(__file__).parents[1]
 STEPS = (1000, 2000, 3000)

@@ -1,6 +1,5 @@
 """Synthetic episodes, and the replay measured on them."""
 
-import functools
 import os
 import shutil
 import time
@@ -29,7 +28,7 @@ LARGE_CAPACITY = 100_000
 def task_spaces(config: Config) -> tuple[dict, gymnasium.Space]:
   """Observation and action spaces of the task, without rendering."""
   plain = config.env.update({'image': False})
-  make_env = functools.partial(envs.make_env, config.task, plain)
+  make_env = envs.env_maker(config.task, plain)
   driver = Driver(make_env)
   driver.close()
   spaces = dict(driver.obs_space)

@@ -1,6 +1,5 @@
 """Environment steps and camera images of Meta-World, without TensorFlow."""
 
-import functools
 import time
 from collections.abc import Callable
 
@@ -89,7 +88,7 @@ def render_ms(task: str, images: int = IMAGES) -> float:
 
 def collect(config: Config) -> dict[str, float]:
   """Seconds per episode of a Driver with a worker process."""
-  make_env = functools.partial(envs.make_env, config.task, config.env)
+  make_env = envs.env_maker(config.task, config.env)
   driver = Driver(make_env, 1, 'process')
   rng = np.random.default_rng(0)
   shape = (1, *driver.act_space.shape)

@@ -333,13 +333,13 @@ def _method(path, config):
   Runs from before names were recorded are called by their directory
   <task>/<method>/<seed>, or else by what their settings say.
   """
-  if 'behavior' not in config:
-    return str(config.get('variant') or config.get('method', 'moto'))
+  if 'method' in config:
+    return str(config.get('variant') or config['method'])
   path, task = path.resolve(), config['task']
   if re.fullmatch(r'(seed[-_]?)?\d+', path.name):
     if path.parent.name not in (task, task.split('_', 1)[-1]):
       return path.parent.name
-  return upgrade(config)['method']
+  return upgrade(config).get('method', 'moto')
 
 
 def rank(method: str) -> tuple[int, str]:
