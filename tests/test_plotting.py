@@ -125,9 +125,9 @@ def test_figure(tmp_path):
   assert texts == ['online starts']
   labels = [text.get_text() for text in figure.legends[0].get_texts()]
   assert labels == [
-    'moto (3 seeds)',
-    'no_bc (3 seeds)',
-    'dreamerv2 (2 seeds)',
+    'MOTO (3 seeds)',
+    'MOTO without cloning (3 seeds)',
+    'DreamerV2 (2 seeds)',
     'after offline training',
     '95% bootstrap interval',
     'minimum to maximum (2 seeds)',

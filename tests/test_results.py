@@ -13,11 +13,12 @@ import pytest
 from test_plotting import row, write_run
 from test_run import make_run, tiny
 
+from moto_tf import files
 from moto_tf.config import flatten
 from moto_tf.files import FileError
 from moto_tf.results import curves, plotting
 from moto_tf.results import export as results
-from moto_tf.training import evaluation
+from moto_tf.training import evaluation, records
 from moto_tf.training.algorithm import algorithm_1 as train
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_sessions(killed):
   assert changes == [{}, {'checkpoint_keep': [3, 2]}]
   for session in sessions:
     assert session['command'].startswith('python ')
-    assert session['commit'] == results.commit()
+    assert session['commit'] == records.commit()
     assert session['machine']['precision'] == 'float32'
     assert {'processor', 'cores', 'jit'} <= session['machine'].keys()
     assert 'tensorflow' in session['machine']['versions']
@@ -136,10 +137,10 @@ def test_export_of_a_run(killed):
     ],
   }
   directory = logdir / 'evaluation'
-  evaluation.write_json(directory / 'evaluation-00000006.json', summary)
+  files.write_json(directory / 'evaluation-00000006.json', summary)
   # Of another run that was here before, and a damaged one.
   other = {**summary, 'gradient_step': 9}
-  evaluation.write_json(directory / 'evaluation-00000009.json', other)
+  files.write_json(directory / 'evaluation-00000009.json', other)
   (directory / 'evaluation-00000010.json').write_text('{"gradient_')
   content = results.export(logdir)
   assert (content['task'], content['method']) == ('custom_reach', 'moto')
@@ -230,7 +231,7 @@ def test_size(tmp_path):
   path = write_run(tmp_path / 'door' / 'moto' / '0', [])
   (path / 'config.yaml').write_text(str(tiny(path)))
   for step in (None, *range(0, 5000, 1000)):
-    results.Records(path, tiny(path), step)
+    records.Records(path, tiny(path), step)
   add_evaluations(path, range(1000, 21000, 1000), 20)
   rng = np.random.default_rng(0)
   with (path / 'metrics.jsonl').open('w') as file:
@@ -276,14 +277,14 @@ def test_what_a_suite_logs_is_read(tmp_path):
 
 def test_new_run_starts_new_records(tmp_path):
   config = tiny(tmp_path)
-  results.Records(tmp_path, config, None)
-  records = results.Records(tmp_path, config, 4)
+  records.Records(tmp_path, config, None)
+  kept = records.Records(tmp_path, config, 4)
   summary = {'rollouts': [{'seed': 3, 'success': 1, 'length': 5}]}
   summary['rollouts'][0]['return'] = np.nan
-  records.evaluated({'gradient_step': 5}, 1.5, summary)
+  kept.evaluated({'gradient_step': 5}, 1.5, summary)
   (found,) = lines(tmp_path / 'evaluations.jsonl')
   assert found['return'] == [None] and found['seconds'] == 1.5
-  results.Records(tmp_path, config, None)
+  records.Records(tmp_path, config, None)
   assert len(json.loads((tmp_path / 'sessions.json').read_text())) == 1
   assert (tmp_path / 'evaluations.jsonl').read_text() == ''
   assert lines(tmp_path / 'evaluations-old-1.jsonl') == [found]
@@ -293,7 +294,7 @@ def test_new_run_starts_new_records(tmp_path):
 def test_broken_sessions(tmp_path, capsys, text):
   path = tmp_path / 'sessions.json'
   path.write_text(text)
-  results.Records(tmp_path, tiny(tmp_path), 4)
+  records.Records(tmp_path, tiny(tmp_path), 4)
   error = capsys.readouterr().err
   assert f'Warning: {path} is no list of sessions: now sessions-old-1' in error
   assert (tmp_path / 'sessions-old-1.json').read_text() == text
@@ -302,7 +303,7 @@ def test_broken_sessions(tmp_path, capsys, text):
 
 
 def test_sessions_are_written_whole(tmp_path, monkeypatch):
-  results.Records(tmp_path, tiny(tmp_path), None)
+  records.Records(tmp_path, tiny(tmp_path), None)
   before = (tmp_path / 'sessions.json').read_bytes()
 
   def full(*args):
@@ -312,7 +313,7 @@ def test_sessions_are_written_whole(tmp_path, monkeypatch):
     patch.setattr(os, 'fsync', full)
     (tmp_path / 'evaluations.jsonl').unlink()
     with pytest.raises(FileError, match='sessions.json: No space'):
-      results.Records(tmp_path, tiny(tmp_path), 4)
+      records.Records(tmp_path, tiny(tmp_path), 4)
   assert (tmp_path / 'sessions.json').read_bytes() == before
   assert not list(tmp_path.glob('.*'))
 
@@ -337,7 +338,7 @@ def test_command(monkeypatch, argv, text):
   for name, place in places.items():
     argv = [word.replace(name, place) for word in argv]
   text = text.replace('HOMES', '/somewhere/meS')
-  assert results.command(argv) == f'python {text}'.strip()
+  assert records.command(argv) == f'python {text}'.strip()
 
 
 def test_commit(tmp_path, monkeypatch):
@@ -349,7 +350,7 @@ def test_commit(tmp_path, monkeypatch):
     line = ('git', '-C', str(tmp_path), *user, *args)
     return subprocess.run(line, check=True, capture_output=True, text=True)
 
-  assert results.commit(tmp_path) is None
+  assert records.commit(tmp_path) is None
   git('init')
   package = tmp_path / 'moto_tf' / '__init__.py'
   package.parent.mkdir()
@@ -358,16 +359,16 @@ def test_commit(tmp_path, monkeypatch):
   git('add', 'other')
   git('commit', '-m', 'other')
   # The package is there, but not of this repository.
-  assert results.commit(tmp_path) is None
+  assert records.commit(tmp_path) is None
   git('add', 'moto_tf')
   git('commit', '-m', 'package')
   head = git('rev-parse', 'HEAD').stdout.strip()
   (tmp_path / 'new').write_text('')
-  assert results.commit(tmp_path) == head
+  assert records.commit(tmp_path) == head
   package.write_text('changed')
-  assert results.commit(tmp_path) == f'{head} (modified)'
+  assert records.commit(tmp_path) == f'{head} (modified)'
   monkeypatch.setenv('PATH', str(tmp_path))
-  assert results.commit(tmp_path) is None
+  assert records.commit(tmp_path) is None
 
 
 def test_no_paths(tmp_path):
