@@ -24,6 +24,7 @@ from helpers import (
 from moto_tf.agents import dreamer
 from moto_tf.nn.layers import Layers
 from moto_tf.presets import load_configs
+from moto_tf.rules import ConfigError
 
 GAMMA, LAMBDA = 0.99, 0.95
 SEED = tf.constant([3, 5])
@@ -315,7 +316,7 @@ def test_gradient_paths(agent):
     loss, _ = behavior.critic_loss(seq, tf.stop_gradient(target))
   assert tape.gradient(loss, seq['weight']) is None
   targets = [
-    v for k, v in agent.state().items() if k.startswith('critics/target')
+    v for k, v in agent.variables().items() if k.startswith('critics/target')
   ]
   assert targets and tape.gradient(loss, targets) == [None] * len(targets)
 
@@ -354,7 +355,11 @@ def test_preset_ignores(key):
   """Neither penalty nor cloning has any influence."""
   results = []
   for value in (0.0, 1000.0):
-    agent = make_agent(config_of(**{key: value}))
+    # Whoever gives it by name is told that it has no effect.
+    with pytest.raises(ConfigError, match='has no effect on dreamerv2'):
+      config_of(**{key: value})
+    config = config_of().update({key.replace('__', '.'): value})
+    agent = make_agent(config)
     agent.train(make_batch(config_of()), 0)
     results.append(agent.save())
   for name, value in results[0].items():

@@ -120,7 +120,7 @@ def test_imagine_samples_the_ensemble():
   agent = fresh(horizon=12, rssm__discrete=2)
   # Member 1 always takes class 1, the others class 0.
   rows = np.array([[40.0, -40], [-40, 40], [40, -40]])
-  state = agent.state()
+  state = agent.variables()
   state['model/rssm/prior/kernel/1'].assign(np.zeros((3, 16, 8)))
   state['model/rssm/prior/bias/1'].assign(np.tile(rows, (1, 4)))
   post, data = posterior(agent, make_batch(tiny_config(rssm__discrete=2)))
@@ -133,9 +133,9 @@ def test_imagine_samples_the_ensemble():
 def test_imagine_policy():
   """a[t] follows the policy at s[t]: a nearly deterministic one shows it."""
   agent = fresh(actor__min_std=1e-4, horizon=4)
-  bias = agent.state()['actor/mlp/out/bias']
+  bias = agent.variables()['actor/mlp/out/bias']
   bias.assign(tf.concat([bias[:2], [-60.0, -60.0]], 0))
-  kernel = agent.state()['actor/mlp/out/kernel']
+  kernel = agent.variables()['actor/mlp/out/kernel']
   kernel.assign(tf.concat([kernel[:, :2], tf.zeros([16, 2])], -1))
   post, data = posterior(agent, make_batch(tiny_config()))
   seq = agent.behavior.imagine(starts(post, data), SEED)
@@ -149,7 +149,8 @@ def test_imagine_without_penalty():
   post, data = posterior(agent, make_batch(tiny_config()))
   seq = agent.behavior.imagine(starts(post, data), SEED)
   np.testing.assert_array_equal(seq['reward'], seq['raw_reward'])
-  assert np.min(seq['disagreement']) > 0
+  assert 'disagreement' not in seq  # It is not computed.
+  assert agent.remarks == ['moto.alpha is 0: the penalty is not computed.']
 
 
 def test_imagine_discount():

@@ -45,7 +45,11 @@ def test_actor_loss(beta, ent):
       total -= seq['weight'][t, n] * (v_hat[t, n] + ent * entropy[t, n]) / 12
   cloning, _ = moto.clone_loss(agent.behavior.actor, post['feat'], data)
   np.testing.assert_allclose(loss, total + beta * cloning.numpy(), rtol=1e-3)
-  np.testing.assert_allclose(metrics['actor_bc_loss'], cloning)
+  if beta:
+    np.testing.assert_allclose(metrics['actor_bc_loss'], cloning)
+  else:
+    assert not {'actor_bc_loss', 'bc_share'} & metrics.keys()
+    assert agent.remarks == ['moto.beta is 0: nothing is cloned.']
   np.testing.assert_allclose(
     metrics['actor_ent'], entropy[:3].mean(), rtol=1e-3
   )
@@ -58,7 +62,7 @@ def test_actor_loss(beta, ent):
 
 
 def zero(agent, *prefixes):
-  for name, var in agent.state().items():
+  for name, var in agent.variables().items():
     if name.startswith(prefixes) and '_opt/' not in name:
       var.assign(tf.zeros_like(var))
 
@@ -96,7 +100,7 @@ def test_gradient_through_dynamics():
     )
     zero(agent, 'model/reward')
     # Blind critics to the action itself: only states are worth anything.
-    kernel = agent.state()['critics/online/kernel/0']
+    kernel = agent.variables()['critics/online/kernel/0']
     kernel.assign(tf.concat([kernel[:, :-2], 0 * kernel[:, -2:]], 1))
     post, data = posterior(agent, make_batch(tiny_config()))
     norms.append(norm_of(actor_gradient(agent, post, data)))
@@ -261,7 +265,7 @@ def test_critic_gradient(agent):
   critics, seq = agent.behavior.critics, rollout(agent, count=5)
   real = transitions(agent)
   targets = [
-    v for k, v in agent.state().items() if k.startswith('critics/target')
+    v for k, v in agent.variables().items() if k.startswith('critics/target')
   ]
   with tf.GradientTape(persistent=True) as tape:
     tape.watch((seq, real))

@@ -186,7 +186,7 @@ def test_all_members_learn():
   """Over some steps the KL reaches every prior head."""
   agent = fresh(model_opt__wd=0.0)
   _, data = posterior(agent, make_batch(tiny_config()))
-  kernel = agent.state()['model/rssm/prior/kernel/1']
+  kernel = agent.variables()['model/rssm/prior/kernel/1']
   before = kernel.numpy()
   for step in range(4):
     agent.model.train(data, tf.constant([step, 9]))
