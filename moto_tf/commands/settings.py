@@ -4,7 +4,7 @@ import difflib
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from moto_tf import registry, rules
@@ -12,13 +12,26 @@ from moto_tf.config import Config
 from moto_tf.presets import Configs, load_configs
 from moto_tf.rules import ConfigError
 
+PRINT = '--print-config'
+FLAGS = {PRINT: 'Print all settings with what set them, and stop.'}
 
-def parse(argv: Sequence[str] | None = None, prog: str | None = None) -> Config:
+
+def parse(
+  argv: Sequence[str] | None = None,
+  prog: str | None = None,
+  flags: Mapping[str, str] | None = None,
+) -> Config:
   """Returns the settings of a command line.
 
   Takes --configs with presets or YAML files and --key value or --key=value.
   Prints all keys for --help, or all values for --print-config, and exits; a
   mistake exits with status 2.
+
+  Args:
+    argv: words, by default those of this process.
+    prog: name of the command, for messages.
+    flags: options of the command without a value, and their help texts; they
+      are not looked at here.
   """
   argv = sys.argv[1:] if argv is None else list(argv)
   prog = prog or Path(sys.argv[0]).name
@@ -26,14 +39,14 @@ def parse(argv: Sequence[str] | None = None, prog: str | None = None) -> Config:
     plugins = load_plugins(argv)
     configs = load_configs()
     if '--help' in argv or '-h' in argv:
-      print(usage(configs, prog))
+      print(usage(configs, prog, {**FLAGS, **(flags or {})}))
       sys.exit(0)
-    rest = [word for word in argv if word != '--print-config']
+    rest = [word for word in argv if word not in {PRINT, *(flags or ())}]
     config = configs.make(*_parts(rest, configs.defaults))
     if plugins and config.plugins != plugins:
       # From a file of settings; those of the command line are in argv.
       config = config.update(plugins=plugins)
-    if len(rest) < len(argv):
+    if PRINT in argv:
       print(show_config(config))
       sys.exit(0)
     return config
@@ -65,14 +78,17 @@ def show_config(config: Config) -> str:
   return '\n'.join(result)
 
 
-def usage(configs: Configs, prog: str) -> str:
-  """Returns the --help text: every preset and key with its comment."""
+def usage(configs: Configs, prog: str, flags: Mapping[str, str]) -> str:
+  """Returns the --help text: every preset, flag and key with its comment."""
   lines = [f'usage: {prog} [--configs NAME|FILE.yaml ...] [--KEY VALUE ...]']
   lines += _wrap(
     'Presets and files are composed from left to right, then keys are '
     'set. A KEY may be a regular expression over the names below. Lists '
     f'are written as 256,256. Defaults and presets are in {configs.path}.'
   )
+  lines.append('')
+  for flag, text in flags.items():
+    lines += _wrap(text, flag)
   lines += ['', 'Presets']
   for name, overrides in configs.presets.items():
     text = configs.comments[name]

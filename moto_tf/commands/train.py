@@ -12,15 +12,19 @@ import sys
 
 import moto_tf
 
+DRY_RUN = '--dry-run'
+FLAGS = {
+  DRY_RUN: 'Check data, spaces, disk, memory and time of the run, and stop.'
+}
+
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   argv = sys.argv[1:] if argv is None else argv
-  words = [word for word in argv if word != '--dry-run']
-  config = moto_tf.parse(words)
+  config = moto_tf.parse(argv, flags=FLAGS)
   try:
     with moto_tf.explain_errors():
-      if len(words) < len(argv):
+      if DRY_RUN in argv:
         from moto_tf.training.preview import preview
 
         print(preview(config))
