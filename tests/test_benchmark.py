@@ -23,8 +23,8 @@ from moto_tf.benchmark import (
   steps,
 )
 from moto_tf.commands import benchmark as script
+from moto_tf.policy import spaces_to_meta
 from moto_tf.training import machine
-from moto_tf.training.evaluation import spaces_to_meta
 
 ROOT = Path(__file__).resolve().parent.parent
 
