@@ -15,6 +15,7 @@ _HOMES = {
   'MotoError': 'moto_tf.errors',
   'Run': 'moto_tf.training.run',
   'Stopped': 'moto_tf.training.session',
+  'diagnose': 'moto_tf.studies.diagnose',
   'evaluate_run': 'moto_tf.training.evaluation',
   'explain_errors': 'moto_tf.errors',
   'load_configs': 'moto_tf.presets',

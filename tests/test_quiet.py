@@ -57,6 +57,16 @@ def test_evaluate(trained):
   check(done, 'evaluation ', 'success ', 'Numbers:')
 
 
+def test_diagnose(trained):
+  logdir, _ = trained
+  done = run(
+    *('-m', 'moto_tf', 'diagnose', '--logdir', logdir, '--episodes', 2),
+    *('--data', logdir / 'episodes'),
+  )
+  assert done.returncode == 0 and done.stderr == '' and '\r' not in done.stdout
+  assert 'Numbers: ' in done.stdout
+
+
 def test_plot_and_export(trained):
   logdir, _ = trained
   indir, outdir = logdir.parents[1], logdir / 'plots'

@@ -48,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   args = vars(parser.parse_args(argv))
   del args['plugins']
   with moto_tf.explain_errors():
-    from moto_tf.studies.diagnose import diagnose
-
-    diagnose(**args)
+    moto_tf.diagnose(**args)
 
 
 def describe() -> str:

@@ -12,6 +12,7 @@ from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config
 from moto_tf.data import episodes as episode_files
 from moto_tf.envs.driver import Driver, random_policy
+from moto_tf.progress import duration
 from moto_tf.training import machine, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.session import open_replay
@@ -145,7 +146,7 @@ def _time(step, first, episode, plan):
     'evaluations': plan['evaluations'] * evaluation,
   }
   total = first + sum(parts.values())
-  text = ', '.join(f'{name} {_clock(x)}' for name, x in parts.items())
+  text = ', '.join(f'{name} {duration(x)}' for name, x in parts.items())
   return [
     (
       'speed',
@@ -153,10 +154,5 @@ def _time(step, first, episode, plan):
       f'{first:.0f} s; {episode:.1f} s per episode of {plan["length"]} agent '
       'steps, without the policy',
     ),
-    ('time', f'about {_clock(total)}: {text}'),
+    ('time', f'about {duration(total)}: {text}'),
   ]
-
-
-def _clock(seconds):
-  minutes = round(seconds / 60)
-  return f'{minutes // 60}:{minutes % 60:02} h'
