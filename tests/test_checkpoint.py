@@ -259,7 +259,7 @@ def test_killed_while_writing(tmp_path):
   checkpoints.save(1, ARRAYS, META)
   script = (
     'import os, sys, numpy as np\n'
-    'from moto_tf.checkpoint import Checkpoints\n'
+    'from moto_tf.training.checkpoint import Checkpoints\n'
     'os.fsync = lambda handle: os.kill(os.getpid(), 9)\n'
     'Checkpoints(sys.argv[1], 2).save(2, {"x": np.ones(1000)}, {})\n'
   )
@@ -280,7 +280,7 @@ def test_killed_while_writing(tmp_path):
 
 def test_imports_no_tensorflow():
   script = (
-    'import sys, moto_tf.checkpoint; sys.exit("tensorflow" in sys.modules)'
+    'import sys, moto_tf.training.checkpoint; sys.exit("tensorflow" in sys.modules)'
   )
   assert (
     subprocess.run([sys.executable, '-c', script], cwd=ROOT).returncode == 0

@@ -49,7 +49,7 @@ def test_the_model_sees_and_reconstructs_standardised_vectors(seen):
   config = tiny_config(**{f'{seen}__mlp_keys': 'state'})
   agent = make_agent(config)
   batch = make_batch(config)
-  agent.fit({'state': make_data()})
+  agent.fit({'state': make_data()}.get)
   data = agent.model.preprocess({k: tf.constant(v) for k, v in batch.items()})
   wanted = Standardize({'state': (5,)})
   wanted.fit({'state': make_data()})
@@ -61,7 +61,7 @@ def test_the_model_sees_and_reconstructs_standardised_vectors(seen):
 def test_training_leaves_the_units_alone_and_checkpoints_keep_them():
   config = tiny_config(**VECTOR)
   agent = make_agent(config)
-  agent.fit({'state': make_data()})
+  agent.fit({'state': make_data()}.get)
   before = agent.save()
   keys = [k for k in before if 'standardize' in k]
   assert sorted(keys) == [
@@ -84,7 +84,7 @@ def test_an_agent_in_other_units_learns_the_same():
   results = []
   for unit in (1.0, 1000.0):
     agent = make_agent(config)
-    agent.fit({'state': unit * make_data()})
+    agent.fit({'state': unit * make_data()}.get)
     batch = make_batch(config)
     batch['state'] = make_data(18, 1).reshape(batch['state'].shape) * unit
     results.append(agent.train(batch, 0))
