@@ -197,6 +197,8 @@ class Config(Mapping):
     for pattern, value in flatten(overrides).items():
       for key in self.match(pattern):
         flat[key] = rules.convert(self._prefix + key, value, self._flat[key])
+        # In the order of the parts, also where one overrides another.
+        sources.pop(key, None)
         sources[key] = source
     return Config(flat, self._prefix, sources)
 

@@ -280,7 +280,8 @@ def test_killed_while_writing(tmp_path):
 
 def test_imports_no_tensorflow():
   script = (
-    'import sys, moto_tf.training.checkpoint; sys.exit("tensorflow" in sys.modules)'
+    'import sys, moto_tf.training.checkpoint; '
+    'sys.exit("tensorflow" in sys.modules)'
   )
   assert (
     subprocess.run([sys.executable, '-c', script], cwd=ROOT).returncode == 0

@@ -20,6 +20,7 @@ from moto_tf.config import Config
 from moto_tf.files import FileError
 from moto_tf.presets import load_configs, make_config
 from moto_tf.rules import ConfigError
+from moto_tf.training.rundir import hparams
 
 ROOT = Path(__file__).parents[1]
 PRESETS = list(load_configs().presets)
@@ -633,6 +634,19 @@ def test_default_logdir_tells_runs_apart():
   assert config.path('logdir').parts[-2:] == ('alpha_1', '0')
   with pytest.raises(ConfigError, match='logdir.*braces.*task, method, seed'):
     make_config(logdir='~/{name}/0')
+
+
+def test_what_tells_runs_apart():
+  """Presets as they were named, and what was given beside them."""
+  words = ('metaworld', 'small', 'short', 'proprio', 'no_unc')
+  config = make_config(*words, {'horizon': 5}, seed=3, logdir='~/x')
+  assert hparams(config) == {
+    'task': 'metaworld_drawer-open',
+    'method': 'no_unc',
+    'seed': 3,
+    'presets': ' '.join(words),
+    'horizon': 5,
+  }
 
 
 def test_sources_are_kept():

@@ -4,6 +4,7 @@ Nothing here imports TensorFlow; commands are asked for their --help.
 """
 
 import functools
+import json
 import re
 import shlex
 import subprocess
@@ -214,3 +215,18 @@ def test_citation():
 def test_the_changelog_names_this_version():
   text = (ROOT / 'CHANGELOG.md').read_text()
   assert f'## [{moto_tf.__version__}]' in text
+
+
+def test_examples_are_complete():
+  """They compile, and the notebook shows a run without an error."""
+  scripts = sorted((ROOT / 'examples').glob('*.py'))
+  assert len(scripts) == 2
+  for path in scripts:
+    compile(path.read_text(), str(path), 'exec')
+  path = ROOT / 'examples' / 'moto_in_ten_minutes.ipynb'
+  cells = json.loads(path.read_text())['cells']
+  code = [cell for cell in cells if cell['cell_type'] == 'code']
+  compile('\n'.join(''.join(x['source']) for x in code), str(path), 'exec')
+  kinds = {output['output_type'] for x in code for output in x['outputs']}
+  assert 'stream' in kinds and 'error' not in kinds
+  assert path.stat().st_size < 300_000

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -271,6 +272,26 @@ def test_demonstrations_of_other_settings(finished, tmp_path, capsys):
     make_run(config).close()
     warned = 'Warning' in capsys.readouterr().err
     assert warned == (camera == 'corner4')
+
+
+def test_works_outside_the_main_thread(finished, tmp_path):
+  """As in a notebook's widget; signals then do what they did before."""
+  before = signal.getsignal(signal.SIGINT)
+  problems = []
+
+  def work():
+    try:
+      with make_run(tiny(tmp_path / 'moto' / '0')) as run:
+        assert signal.getsignal(signal.SIGINT) is before
+        train(run)
+    except BaseException as error:
+      problems.append(error)
+
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  assert not problems
+  assert losses(tmp_path / 'moto' / '0') == losses(finished)
 
 
 def test_a_signal_before_the_first_step_saves(tmp_path):

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from moto_tf.errors import MotoError, explain_errors
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'moto_tf'
 FILES = sorted(PACKAGE.rglob('*.py'))
@@ -99,6 +103,26 @@ def test_names_are_used_once():
   # Each format of the kitchen's data has its Source, as the protocol says.
   twice = {k: v for k, v in places.items() if len(v) > 1 and k != 'Source'}
   assert not twice
+
+
+def test_errors_of_users_have_one_base():
+  """By name: what is called an error of ours can be mended by the user."""
+  bases = {}
+  for path in FILES:
+    for node in ast.parse(path.read_text()).body:
+      if isinstance(node, ast.ClassDef) and node.name.endswith('Error'):
+        bases[node.name] = {ast.unparse(base) for base in node.bases}
+  assert bases.pop('MotoError') == {'Exception'} and len(bases) > 10
+  for name, found in bases.items():
+    assert found & {'MotoError', *bases}, name
+
+
+def test_only_errors_of_users_end_without_a_traceback():
+  with pytest.raises(SystemExit, match='Error: mend this'), explain_errors():
+    raise MotoError('mend this')
+  for defect in (OSError, ValueError, KeyError):
+    with pytest.raises(defect), explain_errors():
+      raise defect('ours')
 
 
 def test_nobody_else_knows_world_models():

@@ -34,11 +34,14 @@ def load(path: Path) -> dict:
   """Reads results that an earlier benchmark wrote.
 
   Raises:
-    BenchmarkError: the file holds something else.
+    BenchmarkError: the file cannot be read or holds something else.
   """
   advice = 'Give a file that scripts/benchmark.py has written.'
   try:
     result = json.loads(path.read_text(encoding='utf-8'))
+  except OSError as error:
+    reason = error.strerror or error
+    raise BenchmarkError(f'Cannot read {path}: {reason}. {advice}') from None
   except ValueError as error:
     raise BenchmarkError(f'{path}: no valid JSON ({error}). {advice}') from None
   if not isinstance(result, dict) or 'runs' not in result:

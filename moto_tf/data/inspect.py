@@ -52,6 +52,8 @@ def read_record(directory: pathlib.Path) -> dict:
     return {}
   try:
     record = json.loads(path.read_text())
+  except OSError as error:
+    raise episodes.EpisodeError(f'Cannot read {path}: {error}.') from error
   except ValueError as error:
     raise episodes.EpisodeError(
       f'{path}: no valid JSON ({error}); restore it or remove it.'

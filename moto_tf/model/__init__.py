@@ -1,0 +1,1 @@
+"""The world model: Eq. 1 and 4."""

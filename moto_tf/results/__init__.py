@@ -1,0 +1,1 @@
+"""Runs on disk: small files to commit, curves, figures and tables."""

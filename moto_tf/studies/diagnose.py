@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from moto_tf import policy
-from moto_tf.files import replacing, write_json
+from moto_tf.files import write_json
 from moto_tf.registry import resolve
+from moto_tf.results.plotting import save_figure
 from moto_tf.studies import STUDIES, StudyError, StudySkipped
 from moto_tf.studies.context import Context
 
@@ -76,10 +77,7 @@ def diagnose(
   print(f'Numbers: {write_json(outdir / "diagnosis.json", numbers)}')
   for result in results.values():
     for name, figure in result.figures.items():
-      path = outdir / f'{name}.png'
-      with replacing(path) as stream:
-        figure.savefig(stream, format='png', dpi=160)
-      print(f'Figure: {path}')
+      print(f'Figure: {save_figure(figure, outdir / f"{name}.png")}')
   return outdir
 
 

@@ -1,0 +1,1 @@
+"""Training: Algorithm 1, and all that starts, watches, saves and ends it."""

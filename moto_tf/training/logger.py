@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import images
-from moto_tf.files import writing
+from moto_tf.files import write_atomic, writing
 from moto_tf.training import rows, when
 from moto_tf.training.tensorboard import TensorBoard
 
@@ -180,9 +180,7 @@ class Logger:
     for name, (gif, _) in self._videos.items():
       name = f'{name.replace("/", "_")}-{step:08d}.gif'
       path = self._logdir / 'videos' / name
-      with writing(path):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(gif)
+      write_atomic(path, gif)
 
   def _line(self, row):
     """One aligned line of the terminal."""
