@@ -1,4 +1,4 @@
-"""Episodes on disk: look at them, import those of others, export them.
+r"""Episodes on disk: look at them, import those of others, export them.
 
   python scripts/dataset.py info demos/drawer-open
   python scripts/dataset.py video demos/drawer-open --out drawer.gif
