@@ -5,7 +5,7 @@
 A point in a square has to reach a goal within 20 steps. This is registered as
 the suite `point` with the task `point_reach`, and with a simple controller as
 its expert. Training starts on 20 episodes of the expert; then the policy
-collects 30 episodes itself.
+collects 30 episodes itself. All of it takes about two minutes on one core.
 """
 
 import sys
