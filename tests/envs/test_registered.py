@@ -265,11 +265,13 @@ def test_registry_of_suites(registered):
   assert not rewards_are_successes('custom_mine')
   assert suite_of('custom_mine') is None
   assert full_task('hammer') == 'metaworld_hammer'
+  assert full_task('hammer-v3') == full_task('hammer-v2') == full_task('hammer')
   entry = register_suite('toy', Toy, binary_reward=True, all_tasks=['a'])
   assert entry == Suite(Toy, binary_reward=True, all_tasks=('a',))
-  assert register_suite('toy', Toy, binary_reward=True, all_tasks=['a'])
-  with pytest.raises(RegistryError, match="suite 'toy' already"):
-    register_suite('toy', Toy)
+  assert register_suite('toy', Toy, all_tasks=['b']).all_tasks == ('b',)
+  assert SUITES['toy'].all_tasks == ('b',)  # As from a notebook's cell.
+  with pytest.raises(RegistryError, match="suite 'gym' in moto_tf"):
+    register_suite('gym', Toy)
   for name in ('two_words', 'Toy', '', '2d'):
     with pytest.raises(RegistryError, match='lower-case'):
       register_suite(name, Toy)
