@@ -104,14 +104,15 @@ def test_a_plugin_that_imports_tensorflow(tmp_path):
     assert 'method          own on gym_Pendulum-v1' in done.stdout
 
 
-def test_threads_hold_back_together(tmp_path):
+def test_threads_hold_back_together():
   """And stderr is afterwards what it was before; it may also be closed."""
   code = (
-    'import os, threading, moto_tf\n'
+    'import os, threading, time, moto_tf\n'
     'from moto_tf import startup\n'
     'def work():\n'
     '  for _ in range(50):\n'
     '    with startup.quiet():\n'
+    '      time.sleep(0.001)\n'
     '      os.write(2, b"notice")\n'
     'threads = [threading.Thread(target=work) for _ in range(4)]\n'
     '[x.start() for x in threads]\n'
