@@ -53,6 +53,7 @@ def main(directory: str = '~/logdir/examples/point_reach') -> None:
     {'env.time_limit': STEPS, 'env.action_repeat': 1, 'envs': 1},
     {'offline_steps': 600, 'online_steps': 0},
     task='point_reach',
+    variant='offline',
     offline_data=root / 'own',
     logdir=root / 'offline' / '0',
   )

@@ -1,4 +1,4 @@
-"""Episodes on disk: look at them, import those of others, export them.
+r"""Episodes on disk: look at them, import those of others, export them.
 
   python -m moto_tf dataset info demos/drawer-open
   python -m moto_tf dataset video demos/drawer-open --out drawer.gif

@@ -7,7 +7,6 @@ continued run draws the batches that an uninterrupted one would have drawn.
 import collections
 import concurrent.futures
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import numpy as np
 from moto_tf import files
 from moto_tf.data import episodes as storage
 from moto_tf.data.pool import Episode, Pool
-from moto_tf.errors import MotoError
+from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
@@ -259,11 +258,10 @@ class Replay:
         'set offline_data to a directory that has some.'
       )
     if full:
-      warnings.warn(
+      warn(
         f'Only the first {len(loaded)} of {len(paths)} episodes in {directory} '
         f'fit into replay.capacity = {self._capacity} transitions, which '
         'leaves room for one online episode. Raise replay.capacity.',
-        stacklevel=3,
       )
     return loaded
 
@@ -287,11 +285,10 @@ class Replay:
       )
     missing = [name for name in names if name not in known]
     if missing:
-      warnings.warn(
+      warn(
         f'{len(missing)} of {len(names)} online episodes of the checkpoint are '
         f'not in {self._online}: {_shorten(missing)}. Training goes on '
         'without them.',
-        stacklevel=3,
       )
     return [known[name] for name in names if name in known]
 
@@ -331,10 +328,9 @@ class Replay:
           break
         progress.show(first + len(chunk))
     if problems:
-      warnings.warn(
+      warn(
         f'{len(problems)} of {len(paths)} episode files are skipped and left '
         f'in place. {_shorten(problems)}',
-        stacklevel=4,
       )
     return episodes, full
 

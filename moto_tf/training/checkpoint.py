@@ -5,14 +5,13 @@ import json
 import os
 import re
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from moto_tf import files
-from moto_tf.errors import MotoError
+from moto_tf.errors import MotoError, warn
 
 META = 'meta'
 
@@ -104,10 +103,7 @@ class Checkpoints:
         problems.append(str(error))
         continue
       if problems:
-        warnings.warn(
-          ' '.join(problems) + f' Using {candidate.name} instead.',
-          stacklevel=2,
-        )
+        warn(' '.join(problems) + f' Using {candidate.name} instead.')
       return arrays, meta, candidate
     if problems:
       raise CheckpointError(
