@@ -38,7 +38,9 @@ def __getattr__(name: str):
   if name not in _HOMES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   with startup.quiet():
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+  globals()[name] = found  # So that this is asked for once.
+  return found
 
 
 def __dir__() -> list[str]:

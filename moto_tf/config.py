@@ -20,6 +20,8 @@ from moto_tf.agents import METHODS
 from moto_tf.renames import RENAMED
 from moto_tf.rules import ConfigError
 
+# Settings that are places on a machine.
+PATHS = ('logdir', 'offline_data', 'heldout_data', 'plugins')
 # Names that may stand in braces in a path.
 PLACES = ('task', 'method', 'seed')
 
@@ -74,8 +76,10 @@ class Config(Mapping):
     that is matched against all of them. Values take the type of the setting.
     Raises ConfigError for unknown keys, wrong types and impossible values.
     """
-    config = self.replace({**dict(overrides), **keys})
+    overrides = {**dict(overrides), **keys}
+    config = self.replace(overrides)
     config.check(self)
+    config.check_effect(overrides)
     return config
 
   def check(self, examples: Mapping[str, Any]) -> None:
@@ -83,10 +87,21 @@ class Config(Mapping):
     values = self._named()
     examples = examples._named() if isinstance(examples, Config) else examples
     rules.check_rules(values, examples)
-    for key in ('logdir', 'offline_data', 'heldout_data'):
+    for key in PATHS:
       _check_places(key, values.get(key, ''))
     if 'method' in values:
       check_method(values, examples)
+
+  def check_effect(self, overrides: Mapping[str, Any]) -> None:
+    """Raises ConfigError for overrides that the method does not read."""
+    if 'method' not in self._flat:
+      return  # A group of settings.
+    for pattern in flatten(overrides):
+      if all(without_effect(self.method, k) for k in self.match(pattern)):
+        raise ConfigError(
+          f'{pattern} has no effect on {self.method}; leave it out, or choose '
+          'another method.'
+        )
 
   def path(self, key: str) -> Path | None:
     """Returns the setting as a path, None if it is ''.

@@ -107,7 +107,7 @@ def load_agent(
   if not (logdir / 'config.yaml').exists():
     raise CheckpointError(
       f'{logdir} holds no config.yaml, so it is no log directory of a run; '
-      'give the directory that --logdir of scripts/train.py named.'
+      'give the directory that --logdir of the command train named.'
     )
   config = Config.load(logdir / 'config.yaml')
   checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)

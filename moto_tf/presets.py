@@ -13,7 +13,7 @@ from typing import Any
 
 from moto_tf import rules, yamlfile
 from moto_tf.agents import METHODS
-from moto_tf.config import Config, flatten, require_method, without_effect
+from moto_tf.config import Config, flatten, require_method
 from moto_tf.envs import SUITES
 from moto_tf.renames import upgrade
 from moto_tf.rules import ConfigError
@@ -147,7 +147,16 @@ def make_config(*parts: str | Path | Mapping[str, Any], **overrides) -> Config:
 def _add_registered(defaults, comments, sections, presets):
   """Settings and presets of methods and suites that configs.yaml lacks."""
   for name, method in METHODS.items():
+    if name in presets and presets[name].get('method') != name:
+      raise ConfigError(
+        f'The method {name} has the name of a preset; register it by another.'
+      )
     for key, (value, comment) in method.settings.items():
+      if key in defaults or key.split('.')[0] not in method.groups:
+        raise ConfigError(
+          f'The method {name} may not register the setting {key}: its own have '
+          f'a new name that begins with one of its groups, {method.groups}.'
+        )
       defaults[key], comments[key] = value, comment
       sections.setdefault(method.label, []).append(key)
     if name not in presets:
@@ -183,13 +192,11 @@ def _check_effect(part, config):
   whole = part.kind == 'file' and 'method' in part.overrides
   if part.kind == 'preset' or whole:
     return
-  for key in part.overrides:
-    if key in config.flat and without_effect(config.method, key):
-      where = f'{part.name}: ' if part.name else ''
-      raise ConfigError(
-        f'{where}{key} has no effect on {config.method}; leave it out, or '
-        'choose another method.'
-      )
+  try:
+    config.check_effect(part.overrides)
+  except ConfigError as error:
+    where = f'{part.name}: ' if part.name else ''
+    raise ConfigError(f'{where}{error}') from None
 
 
 def _packaged() -> Path:

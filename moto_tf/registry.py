@@ -18,8 +18,11 @@ from moto_tf.errors import MotoError
 Entry = TypeVar('Entry')
 
 
-class RegistryError(MotoError, LookupError):
+class RegistryError(MotoError, KeyError):
   """There is no entry of a name, or a name is taken."""
+
+  # A KeyError would show its message in quotes.
+  __str__ = Exception.__str__
 
 
 class Registry(Mapping, Generic[Entry]):
@@ -33,20 +36,21 @@ class Registry(Mapping, Generic[Entry]):
   def __init__(self, kind: str, entries: Mapping[str, Entry]):
     self.kind = kind
     self._entries = dict(entries)
+    self._own = frozenset(entries)
 
   def register(self, name: str, entry: Entry) -> Entry:
-    """Adds an entry; the same one may be added again, as in a notebook.
+    """Adds an entry; one that was added before is replaced, as in a notebook.
 
     Raises:
-      RegistryError: the name is taken by another entry, or is none.
+      RegistryError: the name is that of an entry of moto_tf, or is none.
     """
     if not name.replace('-', '_').isidentifier():
       raise RegistryError(
         f'{name!r} cannot name a {self.kind}; use letters, digits and _.'
       )
-    if name in self._entries and self._entries[name] != entry:
+    if name in self._own:
       raise RegistryError(
-        f'There is a {self.kind} {name!r} already; choose another name.'
+        f'There is a {self.kind} {name!r} in moto_tf; choose another name.'
       )
     self._entries[name] = entry
     return entry
@@ -90,30 +94,46 @@ def choices(name: str, names: Iterable[str]) -> str:
   return f'{advice}There are: {", ".join(names)}.'
 
 
-def load_plugins(names: str) -> None:
+def load_plugins(names: str) -> str:
   """Imports modules that register methods, suites, formats or studies.
 
   Args:
     names: modules, or paths of .py files, between commas. The directory of a
       file joins the search path, where worker processes find it, too.
 
+  Returns:
+    The names, with whole paths of files, to be recorded.
+
   Raises:
-    RegistryError: there is no such module or file.
+    RegistryError: there is no such module or file, or Python takes its name
+      for another module.
   """
-  for name in filter(None, (part.strip() for part in names.split(','))):
-    module = name
-    if name.endswith('.py') or '/' in name:
-      path = Path(name).expanduser().resolve()
-      if not path.is_file():
-        raise RegistryError(f'--plugins: there is no file {path}.')
-      if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-      module = path.stem
-    try:
-      importlib.import_module(module)
-    except ModuleNotFoundError as error:
-      if error.name != module:
-        raise
-      raise RegistryError(
-        f'--plugins: there is no module {module!r}; give the path of its file.'
-      ) from None
+  parts = [part.strip() for part in names.split(',')]
+  return ','.join(_load_plugin(part) for part in parts if part)
+
+
+def _load_plugin(name):
+  module, path = name, None
+  if name.endswith('.py') or '/' in name:
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+      raise RegistryError(f'--plugins: there is no file {path}.')
+    if str(path.parent) not in sys.path:
+      sys.path.insert(0, str(path.parent))
+    module = path.stem
+  try:
+    with startup.quiet():
+      found = importlib.import_module(module)
+  except ModuleNotFoundError as error:
+    if error.name != module:
+      raise
+    raise RegistryError(
+      f'--plugins: there is no module {module!r}; give the path of its file.'
+    ) from None
+  other = getattr(found, '__file__', None)
+  if path and (other is None or Path(other).resolve() != path):
+    raise RegistryError(
+      f'--plugins: {path} has the name of another module, {other or module}; '
+      'rename the file.'
+    )
+  return str(path or name)

@@ -1,6 +1,8 @@
 """Settings that had other names, so that files of older versions load."""
 
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 # Name before version 0.2 -> name now.
@@ -30,3 +32,22 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
   elif names or 'behavior' in settings:
     new['method'] = '_'.join(names) or 'moto'
   return new
+
+
+def recorded_name(logdir: Path, settings: Mapping[str, Any]) -> str:
+  """Name of a run's method in figures and results, as it is on record.
+
+  Before 0.2, when none was, runs were called by their directory
+  <task>/<method>/<seed>, or else by what their settings say.
+
+  Args:
+    logdir: of the run.
+    settings: by dotted key, of any version.
+  """
+  if 'method' in settings:
+    return str(settings.get('variant') or settings['method'])
+  path, task = logdir.resolve(), str(settings.get('task', ''))
+  if re.fullmatch(r'(seed[-_]?)?\d+', path.name):
+    if path.parent.name not in (task, task.split('_', 1)[-1]):
+      return path.parent.name
+  return str(upgrade(settings).get('method', 'moto'))

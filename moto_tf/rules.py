@@ -120,14 +120,17 @@ def at_least(low: float) -> tuple[Callable, str]:
 
 
 def above(low: float) -> tuple[Callable, str]:
+  """Rule: see `at_least`."""
   return lambda x: x > low, f'above {low}'
 
 
 def between(low: float, high: float) -> tuple[Callable, str]:
+  """Rule: see `at_least`; both ends are possible."""
   return lambda x: low <= x <= high, f'from {low} to {high}'
 
 
 def one_of(*names: str) -> tuple[Callable, str]:
+  """Rule: see `at_least`."""
   return lambda x: x in names, f'one of {", ".join(names)}'
 
 

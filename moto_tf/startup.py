@@ -7,6 +7,7 @@ instructions of the CPU and a GPU that is not there.
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 
 SETTINGS = {
@@ -15,6 +16,38 @@ SETTINGS = {
   # By default only where there is AVX512; convolutions gain without it, too.
   'TF_ENABLE_ONEDNN_OPTS': '1',
 }
+
+
+class _Stderr:
+  """The file behind stderr, held back while anybody wants it."""
+
+  def __init__(self):
+    self._lock = threading.Lock()
+    self._users = 0
+
+  def hold(self) -> None:
+    """Lets what is written go to a file, until as many calls of `release`."""
+    with self._lock:
+      if not self._users:
+        # The file itself and not sys.stderr, which C++ does not know.
+        self._stderr, self._held = os.dup(2), tempfile.TemporaryFile()
+        os.dup2(self._held.fileno(), 2)
+      self._users += 1
+
+  def release(self, show: bool) -> None:
+    """Ends one `hold`; `show` gives out what was held back."""
+    with self._lock:
+      if show:
+        self._held.seek(0)
+        os.write(self._stderr, self._held.read())
+      self._users -= 1
+      if not self._users:
+        os.dup2(self._stderr, 2)
+        os.close(self._stderr)
+        self._held.close()
+
+
+_STDERR = _Stderr()
 
 
 @contextlib.contextmanager
@@ -26,19 +59,18 @@ def quiet() -> Iterator[None]:
   """
   for key, value in SETTINGS.items():
     os.environ.setdefault(key, value)
-  if os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0':
+  loud = os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0'
+  try:
+    os.fstat(2)
+  except OSError:
+    loud = True  # Nothing to hold back: stderr is closed.
+  if loud:
     yield
     return
-  # The file itself and not sys.stderr, which libraries in C++ do not know.
-  stderr = os.dup(2)
-  with tempfile.TemporaryFile() as held:
-    os.dup2(held.fileno(), 2)
-    try:
-      yield
-    except BaseException:
-      held.seek(0)
-      os.write(stderr, held.read())
-      raise
-    finally:
-      os.dup2(stderr, 2)
-      os.close(stderr)
+  _STDERR.hold()
+  failed = True
+  try:
+    yield
+    failed = False
+  finally:
+    _STDERR.release(failed)

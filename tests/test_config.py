@@ -13,12 +13,13 @@ import pytest
 
 import moto_tf
 from moto_tf import rules
-from moto_tf.agents import METHODS
+from moto_tf.agents import METHODS, register_method
 from moto_tf.agents.settings import MOTO_RULES, PENALTY_NAMES
 from moto_tf.commands.settings import parse
 from moto_tf.config import Config
 from moto_tf.files import FileError
 from moto_tf.presets import load_configs, make_config
+from moto_tf.registry import Registry, RegistryError, load_plugins
 from moto_tf.rules import ConfigError
 from moto_tf.training.rundir import hparams
 
@@ -564,6 +565,13 @@ def test_settings_without_effect_are_refused(tmp_path, capsys):
   ):
     error = fails(capsys, '--configs', 'small', method, f'--{key}', value)
     assert f'{key} has no effect on {method}' in error
+  for overrides in ({'moto': {'alpha': 1}}, {r'moto\.alpha': 1}):
+    with pytest.raises(ConfigError, match='has no effect on dreamerv2'):
+      make_config('dreamerv2', overrides)
+  with pytest.raises(ConfigError, match='moto.alpha has no effect'):
+    make_config('dreamerv2').update({'moto.alpha': 3})
+  # A pattern that means others, too, is meant for these.
+  assert make_config('dreamerv2', {'.*alpha|seed': 2}).seed == 2
   # Presets serve several methods, and so do whole files of settings.
   config = make_config('kitchen_partial', 'small', 'dreamerv2')
   assert config.bc_threshold == 3
@@ -602,6 +610,51 @@ def test_old_names(tmp_path, capsys):
   config = Config.load(path)
   assert (config.moto.alpha, config.moto.start_states) == (3, 7)
   assert 'alpha is called moto.alpha now' in fails(capsys, '--alpha', '1')
+
+
+def test_registering(monkeypatch):
+  """Names of others are refused; one's own may be registered again."""
+  registry = Registry('method', dict(METHODS))
+  monkeypatch.setattr('moto_tf.agents.METHODS', registry)
+  monkeypatch.setattr('moto_tf.presets.METHODS', registry)
+  monkeypatch.setattr('moto_tf.config.METHODS', registry)
+  with pytest.raises(RegistryError, match="method 'moto' in moto_tf"):
+    register_method('moto', print)
+  with pytest.raises(RegistryError, match='cannot name a method'):
+    register_method('a b', print)
+  for make in (lambda: 1, lambda: 2):
+    register_method('mine', make, groups=('mine',), label=f'Mine {make()}')
+  assert registry['mine'].label == 'Mine 2' and registry.get('none') is None
+  assert make_config('mine').method == 'mine'
+  for settings in ({'horizon': (3, 'Steps.')}, {'other.x': (1, 'One.')}):
+    register_method('mine', print, groups=('mine',), settings=settings)
+    with pytest.raises(ConfigError, match='may not register the setting'):
+      make_config()
+  registry.remove('mine')
+  register_method('small', print)
+  with pytest.raises(ConfigError, match='small has the name of a preset'):
+    make_config()
+
+
+def test_plugins(tmp_path, monkeypatch):
+  monkeypatch.setattr('sys.path', list(sys.path))
+  for folder in ('a', 'b'):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / 'plugin_of_test.py').write_text('LOADED = True\n')
+  (tmp_path / 'types.py').write_text('')
+  first, second = (tmp_path / x / 'plugin_of_test.py' for x in 'ab')
+  assert load_plugins('') == '' and load_plugins('json, ') == 'json'
+  monkeypatch.chdir(tmp_path)
+  assert load_plugins(f'a/{first.name},json') == f'{first},json'
+  assert sys.modules['plugin_of_test'].LOADED
+  for path in (second, tmp_path / 'types.py'):
+    with pytest.raises(RegistryError, match='name of another module'):
+      load_plugins(str(path))
+  with pytest.raises(RegistryError, match='no module .nothing_here.'):
+    load_plugins('nothing_here')
+  config = parse(['--plugins', 'a/plugin_of_test.py'])
+  assert config.plugins == str(first)  # Also from another directory.
+  del sys.modules['plugin_of_test']
 
 
 def test_print_config(tmp_path, capsys):

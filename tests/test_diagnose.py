@@ -5,6 +5,7 @@ import re
 import types
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
 from helpers import ACT, SPACES, tiny_config
@@ -12,6 +13,8 @@ from study_helpers import make_run
 
 from moto_tf import policy
 from moto_tf.commands.diagnose import main
+from moto_tf.config import Config
+from moto_tf.envs.gym import wrap_gym
 from moto_tf.policy import load_agent
 from moto_tf.registry import RegistryError, resolve
 from moto_tf.studies import (
@@ -164,6 +167,23 @@ def test_a_toy_study(run, tmp_path, studies, capsys):
     diagnose(run, ['critic'])
   (context,) = seen
   assert len(context.rollout_posts) == 2
+
+
+def test_in_an_environment_of_ones_own(run, tmp_path, studies):
+  """As `moto_tf.train(config, make_env)` had it."""
+  seen = []
+  register_study(
+    'toy', lambda x: seen.extend(x.rollouts) or StudyResult({}), 'x', []
+  )
+
+  class Short(gymnasium.Wrapper):
+    def step(self, action):
+      return *self.env.step(action)[:3], True, {'success': True}
+
+  config = Config.load(run / 'config.yaml')
+  make_env = lambda: wrap_gym(Short(gymnasium.make('Pendulum-v1')), config.env)
+  diagnose(run, ['toy'], 2, 1, outdir=tmp_path, make_env=make_env)
+  assert [len(episode['reward']) for episode in seen] == [2, 2]
 
 
 def test_a_study_that_does_not_fit_is_left_out(run, tmp_path, studies, capsys):

@@ -358,7 +358,7 @@ def test_preset_ignores(key):
     # Whoever gives it by name is told that it has no effect.
     with pytest.raises(ConfigError, match='has no effect on dreamerv2'):
       config_of(**{key: value})
-    config = config_of().update({key.replace('__', '.'): value})
+    config = config_of().replace({key.replace('__', '.'): value})
     agent = make_agent(config)
     agent.train(make_batch(config_of()), 0)
     results.append(agent.save())

@@ -148,6 +148,18 @@ def test_settings_of_a_registered_method(place):
   assert 'there is no file' in output and 'nothing.py' in output
 
 
+def test_a_suite_that_is_not_registered_again(place):
+  logdir = place / 'runs' / 'debug' / '0'
+  words = train_words(place, logdir, 'moto', '--online_steps', 0)
+  run('train', place, '--plugins', 'line.py', *words[2:])  # Relative.
+  message = run('evaluate', ROOT, '--logdir', logdir, code=1)
+  assert f'--plugins {place / "line.py"}; give that again' in message
+  run(
+    *('benchmark', place, '--plugins', place / 'line.py', '--configs', 'debug'),
+    *('proprio', *TASK, '--env_workers', 'none', '--parts', 'policy', 'replay'),
+  )
+
+
 def test_the_method_of_the_documents_learns(place):
   """A world model whose actor only clones; its settings are its own."""
   logdir = place / 'runs' / 'cloning' / '0'

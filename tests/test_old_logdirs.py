@@ -13,9 +13,13 @@ import ruamel.yaml
 from golden_runs import fingerprint
 
 import moto_tf
+from moto_tf import yamlfile
 from moto_tf.config import Config
 from moto_tf.policy import load_agent
+from moto_tf.presets import make_config
 from moto_tf.results import curves, export, plotting
+from moto_tf.rules import ConfigError
+from moto_tf.training import rundir
 from moto_tf.training.evaluation import evaluate_run
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +94,44 @@ def test_old_and_new_runs_are_drawn_together(tmp_path):
     'no_unc': [0],
     'dreamerv2': [0],
   }
+
+
+def test_a_run_keeps_the_name_of_its_directory(tmp_path):
+  """Of runs whose settings said moto and whose directory alpha_1."""
+  logdir = tmp_path / 'pendulum' / 'alpha_1' / '0'
+  shutil.copytree(LOGDIRS / 'pendulum' / 'moto' / '0', logdir)
+  assert curves.load_run(logdir).method == 'alpha_1'
+  config = Config.load(logdir / 'config.yaml')
+  moto_tf.Run(config.update(logdir=str(logdir), online_steps=20)).close()
+  assert curves.load_run(logdir).method == 'alpha_1'
+  saved = Config.load(logdir / 'config.yaml')
+  assert (saved.method, saved.variant) == ('moto', 'alpha_1')
+
+
+def test_what_was_small_is_small_short(tmp_path):
+  """The command of an older run would go on with other learning rates."""
+  path = tmp_path / 'config.yaml'
+  old = {
+    k: list(v) if isinstance(v, tuple) else v
+    for k, v in make_config('small', 'short', 'dreamerv2').flat.items()
+  }
+  new = {'moto.alpha': 'alpha', 'moto.start_states': 'start_states'}
+  lines = [
+    f'{new.get(line.split(":")[0], line.split(":")[0])}:{line.split(":", 1)[1]}'
+    for line in yamlfile.write(old).splitlines()
+    if line.split(':')[0] not in ('method', 'variant', 'plugins', 'logdir')
+  ]
+  path.write_text('behavior: dreamer\n' + '\n'.join(lines))
+  meta = {'phase': 'offline'}
+  config = make_config('small', 'dreamerv2')
+  with pytest.raises(ConfigError, match='name short after small'):
+    rundir.check_changes(path, config, meta)
+  config = make_config('small', 'short', 'dreamerv2')
+  assert rundir.check_changes(path, config, meta) == {}
+  # Learning rates of one's own were always allowed to change.
+  config = config.update({'model_opt.lr': 1e-5})
+  path.write_text(path.read_text().replace('model_opt.lr: 0.0003', ''))
+  assert rundir.check_changes(path, config, meta)['model_opt.lr'][1] == 1e-5
 
 
 def test_every_result_that_is_committed_loads():

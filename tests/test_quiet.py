@@ -85,6 +85,46 @@ def test_collect(tmp_path):
   check(done, 'mixed ', 'kitchen_mixed', *numbers)
 
 
+def test_a_plugin_that_imports_tensorflow(tmp_path):
+  plugin = tmp_path / 'own.py'
+  plugin.write_text(
+    'import tensorflow as tf\n'
+    'import moto_tf\n'
+    'def make(config, obs_space, act_space):\n'
+    '  from moto_tf.agents.dreamer import Dreamer\n'
+    '  from moto_tf.agents.model_based import ModelBasedAgent\n'
+    '  return ModelBasedAgent(config, obs_space, act_space, Dreamer)\n'
+    "moto_tf.register_method('own', make)\n"
+  )
+  words = ('--configs', 'gym', 'debug', 'proprio', 'own', '--dry-run')
+  for text in (plugin.read_text(), plugin.read_text().split('\n', 1)[1]):
+    plugin.write_text(text)  # With and without the first import.
+    done = run('-m', 'moto_tf', 'train', '--plugins', plugin, *words)
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    assert 'method          own on gym_Pendulum-v1' in done.stdout
+
+
+def test_threads_hold_back_together():
+  """And stderr is afterwards what it was before; it may also be closed."""
+  code = (
+    'import os, threading, time, moto_tf\n'
+    'from moto_tf import startup\n'
+    'def work():\n'
+    '  for _ in range(50):\n'
+    '    with startup.quiet():\n'
+    '      time.sleep(0.001)\n'
+    '      os.write(2, b"notice")\n'
+    'threads = [threading.Thread(target=work) for _ in range(4)]\n'
+    '[x.start() for x in threads]\n'
+    '[x.join() for x in threads]\n'
+    'os.write(2, b"end")\n'
+    'os.close(2)\n'
+    'assert moto_tf.make_config\n'
+  )
+  done = run('-c', code)
+  assert done.returncode == 0 and done.stderr == 'end'
+
+
 def test_no_warning_of_retracing_for_many_agents():
   """Each agent has functions of its own, traced once."""
   code = (

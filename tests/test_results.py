@@ -329,6 +329,7 @@ def test_sessions_are_written_whole(tmp_path, monkeypatch):
     (['HOME/mine.py', r'--.*\.norm', 'layer'], r"~/mine.py '--.*\.norm' layer"),
     ([''], ''),
     (['-c', 'HOME'], '-c ~'),
+    (['python -m moto_tf train', '--a', 'b c'], "-m moto_tf train --a 'b c'"),
   ],
 )
 def test_command(monkeypatch, argv, text):
@@ -398,7 +399,9 @@ def test_damage_is_named(tmp_path, capsys):
   error = capsys.readouterr().err
   assert 'evaluations.jsonl: the last line is half written' in error
   assert f'{path}/sessions.json is no list of sessions, left out' in error
-  with pytest.raises(results.ExportError, match='--logdir of scripts/train'):
+  with pytest.raises(
+    results.ExportError, match='--logdir of the command train'
+  ):
     results.export(tmp_path)
   # Exported files that are not whole, of the future, or not as they were.
   out = tmp_path / 'out'

@@ -14,7 +14,7 @@ from moto_tf.errors import MotoError, explain_errors
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / 'moto_tf'
 FILES = sorted(PACKAGE.rglob('*.py'))
-LINES = 410
+LINES = 400
 
 
 def module_name(path):

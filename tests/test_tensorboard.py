@@ -193,6 +193,25 @@ def test_hparams(tmp_path):
   assert metadata.SESSION_START_INFO_TAG not in values
 
 
+def test_hparams_of_a_run_that_goes_on(tmp_path):
+  """With other settings and more steps: those of now, and no end yet."""
+  logger = Logger(tmp_path, hparams=HPARAMS, total=20)
+  write(logger, 10, success=0.25)
+  write(logger, 20, success=0.5)
+  logger.close()
+  changed = {**HPARAMS, 'alpha': 1.0}
+  logger = Logger(tmp_path, hparams=changed, resume_step=20, total=40)
+  write(logger, 30, success=0.75)
+  logger.close()
+  values, events = read_events(tmp_path / 'env_steps')
+  tag = metadata.SESSION_START_INFO_TAG
+  content = events.SummaryMetadata(tag).plugin_data.content
+  start = metadata.parse_session_start_info_plugin_data(content)
+  assert start.hparams['alpha'].number_value == 1
+  assert metadata.SESSION_END_INFO_TAG not in events.Tags()['tensors']
+  assert len(values['eval/success_by_env_step']) == 3
+
+
 def test_layout(tmp_path):
   """The charts are read back, and each tag is a regular expression."""
   logger = Logger(tmp_path)

@@ -6,6 +6,7 @@ Every agent, whether or not it learns a model of the world, offers
   input_keys              observations that the policy needs
   obs_keys                observations that learning needs, a superset
   remarks                 lines about what is switched off, for the terminal
+  seconds                 spent in `train` so far
   fit(records)            units of vector observations, by records(key), before
                           the first gradient step and never again
   policy(obs, state, lanes, mode)   actions and the next state
@@ -20,6 +21,7 @@ class, and one line in METHODS or a call of `register_method`.
 """
 
 import dataclasses
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -97,7 +99,7 @@ def register_method(name: str, make: str | Callable, **entry) -> Method:
   return METHODS.register(name, Method(make, **{'label': name, **entry}))
 
 
-def make_agent(config, obs_space: dict, act_space):
+def make_agent(config, obs_space: dict, act_space) -> Any:
   """The agent of `config.method`.
 
   Args:
@@ -105,4 +107,6 @@ def make_agent(config, obs_space: dict, act_space):
     obs_space: observation spaces by key.
     act_space: Box of shape [A] on [-1, 1].
   """
+  # Loads TensorFlow, without its notices, before a method does.
+  importlib.import_module('moto_tf.nn')
   return resolve(METHODS[config.method].make)(config, obs_space, act_space)

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -133,7 +133,7 @@ class Agent:
     """Those of `variables` that acting needs."""
     raise NotImplementedError
 
-  def traces(self, batch: dict[str, np.ndarray]):
+  def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
     """Traces the functions of a gradient step, in their order.
 
     Args:
@@ -197,6 +197,7 @@ class Agent:
 
 
 def to_tensors(batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+  """Arrays of a batch as tensors."""
   return {k: tf.convert_to_tensor(v) for k, v in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""How fast moto_tf is on a machine, see scripts/benchmark.py.
+"""How fast moto_tf is on a machine, see the command benchmark.
 
 Figures are numbers by dotted name whose end is the unit: `seconds`, `ms`,
 `mib`, `gib`, `gflop` (10^9 floating point operations) and `per_second`.

@@ -43,6 +43,8 @@ def call(function: str, title: str, started: float, **arguments) -> dict:
     'started': started,
     'spawned': time.time(),
     'arguments': arguments,
+    # Those of this process are not registered there.
+    'plugins': arguments.get('config', {}).get('plugins', ''),
   }
   child = subprocess.run(
     [sys.executable, '-P', '-c', _CHILD],
@@ -66,6 +68,7 @@ def serve(job: dict, begin: float) -> None:
   module, name = job['function'].split('.')
   try:
     with moto_tf.explain_errors():
+      moto_tf.load_plugins(job['plugins'])
       function = getattr(
         importlib.import_module(f'{__package__}.{module}'), name
       )

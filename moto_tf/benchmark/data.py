@@ -16,7 +16,6 @@ from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
 from moto_tf.policy import spaces_from_meta
-from moto_tf.rules import select_keys
 from moto_tf.training.machine import peak_memory_gib
 
 TRANSITIONS = 100
@@ -68,26 +67,24 @@ def open_replay(
   act_space: gymnasium.Space,
   **overrides,
 ) -> Replay:
-  """The replay of a run on offline episodes alone."""
+  """The replay of a run on offline episodes alone.
+
+  Args:
+    config: gives all that `overrides` do not.
+    directory: of the episodes.
+    obs_space: observations that are held.
+    act_space: of the actions.
+  """
   settings = {k: v for k, v in config.replay.items() if k != 'prefetch'}
   return Replay(
     Path(directory),
     None,
-    used_spaces(config, obs_space),
+    obs_space,
     act_space,
     **{**settings, **overrides},
     seed=config.seed,
     bc_threshold=config.bc_threshold,
   )
-
-
-def used_spaces(config: Config, obs_space: dict) -> dict:
-  """The observations that encoder or decoder use, as Agent.obs_keys."""
-  shapes = {k: v.shape for k, v in obs_space.items()}
-  used = set()
-  for name in ('encoder', 'decoder'):
-    used.update(*select_keys(shapes, config[name], name))
-  return {k: obs_space[k] for k in sorted(used)}
 
 
 def measure(
@@ -104,7 +101,7 @@ def measure(
     say: shows progress.
     times: not used.
     config: flat settings.
-    spaces: of `evaluation.spaces_to_meta`.
+    spaces: of `policy.spaces_to_meta`.
     episodes: directory of offline episodes.
     large: with a capacity of 100,000 transitions instead of the configured.
   """

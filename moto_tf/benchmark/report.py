@@ -36,7 +36,7 @@ def load(path: Path) -> dict:
   Raises:
     BenchmarkError: the file cannot be read or holds something else.
   """
-  advice = 'Give a file that scripts/benchmark.py has written.'
+  advice = 'Give a file that the command benchmark has written.'
   try:
     result = json.loads(path.read_text(encoding='utf-8'))
   except OSError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from moto_tf.benchmark import BenchmarkError, child, data
-from moto_tf.config import Config
+from moto_tf.config import PATHS, Config
 from moto_tf.policy import spaces_to_meta
 from moto_tf.presets import load_configs
 from moto_tf.training import machine
@@ -18,7 +18,6 @@ FORMAT = 1
 SMALL_SET = 20  # Episodes for gradient steps, so that loading is short.
 REPLAY_SET = 500
 LARGE_SET = 5000
-PATHS = ('logdir', 'offline_data', 'heldout_data')
 
 
 class Case(NamedTuple):

@@ -40,7 +40,7 @@ def measure(
     say: shows progress.
     times: when this process was spawned and when its first line ran.
     config: flat settings.
-    spaces: of `evaluation.spaces_to_meta`.
+    spaces: of `policy.spaces_to_meta`.
     episodes: directory of offline episodes.
     parts: what to measure.
     repeats: gradient steps that are timed.
@@ -65,7 +65,9 @@ def measure(
   figures, learner = {}, None
   if 'first' in parts or 'step' in parts:
     say('first gradient step')
-    learner = Learner(agent, config, open_replay(config, episodes, *spaces))
+    held = {k: spaces[0][k] for k in agent.obs_keys}
+    replay = open_replay(config, episodes, held, spaces[1])
+    learner = Learner(agent, config, replay)
     figures['first'] = first(learner, lap)
   peaks = []
   if 'peak' in parts:
@@ -115,7 +117,7 @@ class Laps:
 
 
 class Learner:
-  """Gradient steps as scripts/train.py takes them.
+  """Gradient steps as the command train takes them.
 
   Attributes:
     graphs: by function of the gradient step, once it is traced; none if it

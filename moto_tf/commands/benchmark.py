@@ -1,12 +1,12 @@
 """Measures how fast moto_tf is on this machine.
 
-  python scripts/benchmark.py
-  python scripts/benchmark.py --configs metaworld small --parts peak step
-  python scripts/benchmark.py --out new.json --compare benchmark.json
+  python -m moto_tf benchmark
+  python -m moto_tf benchmark --configs metaworld small --parts peak step
+  python -m moto_tf benchmark --out new.json --compare benchmark.json
 
 Without --configs two sizes are measured, the paper's (metaworld) and the one
 for two CPU cores (metaworld small). Any key of configs.yaml may be set too,
-such as --jit True; scripts/train.py --help lists them. Everything runs in
+such as --jit True; the command train lists them by --help. Everything runs in
 fresh processes, one after the other: close other programs first. Progress goes
 to stderr, Markdown tables go to stdout.
 """

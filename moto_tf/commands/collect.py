@@ -1,8 +1,8 @@
 """Record demonstrations with scripted experts.
 
-  python scripts/collect.py --task drawer-open --outdir demos/drawer-open
-  python scripts/collect.py --task all --outdir demos --workers 4
-  python scripts/collect.py --task kitchen_mixed --episodes 100 --outdir demos
+  python -m moto_tf collect --task drawer-open --outdir demos/drawer-open
+  python -m moto_tf collect --task all --outdir demos --workers 4
+  python -m moto_tf collect --task kitchen_mixed --episodes 100 --outdir demos
 
 Tasks without a suite are Meta-World's; of another suite that has a list of its
 tasks, <suite>_all records all of them. Only the episodes are kept that the

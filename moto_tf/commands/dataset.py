@@ -1,10 +1,10 @@
 r"""Episodes on disk: look at them, import those of others, export them.
 
-  python scripts/dataset.py info demos/drawer-open
-  python scripts/dataset.py video demos/drawer-open --out drawer.gif
-  python scripts/dataset.py import --format d4rl kitchen.hdf5 demos/mixed \
+  python -m moto_tf dataset info demos/drawer-open
+  python -m moto_tf dataset video demos/drawer-open --out drawer.gif
+  python -m moto_tf dataset import --format d4rl kitchen.hdf5 demos/mixed \
     --task kitchen_mixed
-  python scripts/dataset.py export demos/mixed ~/minari --id drawer/scripted-v0
+  python -m moto_tf dataset export demos/mixed ~/minari --id drawer/scripted-v0
 
 `info` counts episodes, names damaged files and compares with the paper's data.
 `video` writes a GIF, or for a name in .png a contact sheet whose rows are

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(
     description=describe(),
     formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
@@ -56,7 +57,7 @@ def describe() -> str:
   lines = [
     __doc__,
     '',
-    '  python scripts/diagnose.py --logdir ~/logdir/drawer/moto/0',
+    '  python -m moto_tf diagnose --logdir ~/logdir/drawer/moto/0',
     '',
     'Writes to LOGDIR/diagnosis the figures of each study and diagnosis.json,',
     'all their numbers. Studies:',

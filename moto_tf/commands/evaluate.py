@@ -1,6 +1,6 @@
 """Evaluates a trained policy and writes the numbers and a video.
 
-python scripts/evaluate.py --logdir ~/logdir/drawer/moto/0 --episodes 50
+python -m moto_tf evaluate --logdir ~/logdir/drawer/moto/0 --episodes 50
 """
 
 import argparse
@@ -14,7 +14,9 @@ from moto_tf.training import evaluation
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')

@@ -1,9 +1,9 @@
 """Export runs as small JSON files that can be committed and plotted.
 
-  python scripts/export.py --indir ~/logdir --outdir results
+  python -m moto_tf export --indir ~/logdir --outdir results
 
 Every run becomes <outdir>/<task>/<method>/<seed>.json: its settings, commands,
-version of the code, all evaluations and some curves. scripts/plot.py reads
+version of the code, all evaluations and some curves. The command plot reads
 these files like log directories.
 """
 
@@ -17,7 +17,9 @@ from moto_tf.results import export as results
 def main(argv: list[str] | None = None):
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument
   add('--indir', nargs='+', type=Path, required=True, help='where runs lie')

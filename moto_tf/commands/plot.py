@@ -1,8 +1,8 @@
 """Draw learning curves of many runs, and write their numbers and a table.
 
-  python scripts/plot.py --indir runs --outdir figures --tasks 'door|drawer'
+  python -m moto_tf plot --indir runs --outdir figures --tasks 'door|drawer'
 
-Runs are log directories, or files of scripts/export.py. Every
+Runs are log directories, or files of the command export. Every
 metric becomes a figure with a panel per task and a line per method: the mean
 over seeds.
 """
@@ -18,7 +18,9 @@ from moto_tf.results import plotting
 def main(argv: list[str] | None = None):
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )
   add = parser.add_argument
   add('--indir', nargs='+', type=Path, required=True, help='where runs lie')

@@ -43,8 +43,8 @@ def parse(
       sys.exit(0)
     rest = [word for word in argv if word not in {PRINT, *(flags or ())}]
     config = configs.make(*_parts(rest, configs.defaults))
-    if plugins and config.plugins != plugins:
-      # From a file of settings; those of the command line are in argv.
+    if plugins:
+      # With whole paths, for whoever continues or evaluates the run.
       config = config.update(plugins=plugins)
     if PRINT in argv:
       print(show_config(config))
@@ -56,15 +56,18 @@ def parse(
 
 
 def load_plugins(argv: Sequence[str]) -> str:
-  """Imports what --plugins names, before settings are read; returns it."""
+  """Imports what --plugins names, before settings are read.
+
+  Returns:
+    As registry.load_plugins.
+  """
   names = ''
   for i, word in enumerate(argv):
     if word == '--plugins' and i + 1 < len(argv):
       names = argv[i + 1]
     elif word.startswith('--plugins='):
       names = word.partition('=')[2]
-  registry.load_plugins(names)
-  return names
+  return registry.load_plugins(names)
 
 
 def show_config(config: Config) -> str:

@@ -1,7 +1,7 @@
 """Trains an agent: offline pre-training, then online fine-tuning.
 
-  python scripts/train.py --configs metaworld --logdir ~/logdir/drawer/moto/0
-  python scripts/train.py --help
+  python -m moto_tf train --configs metaworld --logdir ~/logdir/drawer/moto/0
+  python -m moto_tf train --help
 
 The same command continues a run that was stopped. --print-config shows all
 settings and what set them; --dry-run checks data, spaces, disk, memory and

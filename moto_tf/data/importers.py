@@ -16,8 +16,9 @@ import numpy as np
 from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
 from moto_tf.data.formats import Format, Reader, SourceError
+from moto_tf.envs.driver import TRIES
 from moto_tf.envs.worker import Worker, WorkerError
-from moto_tf.errors import MotoError
+from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 from moto_tf.registry import Registry, resolve
 
@@ -164,7 +165,7 @@ def _read(recipe, indices, workers) -> Iterator[tuple[int, dict]]:
       pool[worker].send('read', index)
     for i, index in enumerate(indices):
       worker = pool[i % workers]
-      episode = worker.result()
+      episode = _result(worker, index)
       # It reads on while this one is written.
       if i + workers < len(indices):
         worker.send('read', indices[i + workers])
@@ -176,6 +177,20 @@ def _read(recipe, indices, workers) -> Iterator[tuple[int, dict]]:
   finally:
     for worker in pool:
       worker.close()
+
+
+def _result(worker, index):
+  """What a worker reads; one that died is replaced, and tries again."""
+  for _ in range(TRIES - 1):
+    try:
+      return worker.result()
+    except WorkerError as failure:
+      if isinstance(failure.error, MotoError):
+        raise
+      warn(f'{failure}\nTrajectory {index} is read again.')
+    worker.restart()
+    worker.send('read', index)
+  return worker.result()
 
 
 def _complete(episode):

@@ -58,7 +58,7 @@ def export(
   if info.damage:
     raise MinariError(
       f'{directory}: damaged: {", ".join(info.damage)}. Look at them with '
-      '`scripts/dataset.py info`, and move them elsewhere.'
+      '`python -m moto_tf dataset info`, and move them elsewhere.'
     )
   if not len(info.lengths):
     raise MinariError(f'{directory}: there are no episodes here.')

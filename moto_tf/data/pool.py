@@ -6,6 +6,8 @@ import numpy as np
 
 
 class Episode(NamedTuple):
+  """Arrays [T + 1, ...] by key, and whether the task was achieved."""
+
   arrays: dict
   success: bool
 

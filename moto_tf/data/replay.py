@@ -206,8 +206,8 @@ class Replay:
     if not contents.both.episodes:
       raise ReplayError(
         'There are no episodes to train on. Record demonstrations with '
-        'scripts/collect.py and pass their directory as offline_data, or set '
-        'prefill_episodes.'
+        'python -m moto_tf collect and pass their directory as offline_data, '
+        'or set prefill_episodes.'
       )
     if step < 0:
       raise ReplayError(f'The step is {step}, expected 0 or more.')
@@ -254,8 +254,8 @@ class Replay:
       if not directory.is_dir():
         problem = f'There is no directory {directory}'
       raise ReplayError(
-        f'{problem}. Record demonstrations with scripts/collect.py, or set '
-        'offline_data to a directory that has some.'
+        f'{problem}. Record demonstrations with python -m moto_tf collect, or '
+        'set offline_data to a directory that has some.'
       )
     if full:
       warn(

@@ -215,5 +215,7 @@ def rewards_are_successes(task: str) -> bool:
 
 
 def full_task(task: str) -> str:
-  """Name of a task with its suite: Meta-World's if it has none."""
-  return task if '_' in task else f'{DEFAULT}_{task}'
+  """Name of a task with its suite: Meta-World's, without version, if none."""
+  if '_' in task:
+    return task
+  return f'{DEFAULT}_{re.sub("-v[23]$", "", task)}'

@@ -1,7 +1,7 @@
 """Learning curves of runs on disk, aggregated over seeds.
 
 Runs are found by their metrics.jsonl and config.yaml, which says task, method
-and seed. The JSON files that scripts/export.py makes of them are runs too.
+and seed. The JSON files that the command export makes of them are runs too.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import ruamel.yaml
 
 from moto_tf.agents import METHODS
 from moto_tf.errors import MotoError, warn
-from moto_tf.renames import upgrade
+from moto_tf.renames import recorded_name
 from moto_tf.training import rows as row_files
 
 INTERVALS = {
@@ -28,7 +28,7 @@ INTERVALS = {
 
 POINTS = 200
 
-# Of the files of scripts/export.py.
+# Of the files of the command export.
 FORMAT = 1
 
 
@@ -65,7 +65,7 @@ def find_runs(
     indirs: Directories to search.
     tasks: Regular expression; tasks it is not found in are left out.
     methods: The same for methods.
-    exported: Whether files of scripts/export.py count.
+    exported: Whether files of the command export count.
 
   Raises:
     PlotError: No such directory, no runs, or a broken regular expression.
@@ -94,7 +94,7 @@ def find_runs(
     raise PlotError(
       f'No runs below {where}: of {count} runs, which are directories with '
       'config.yaml and rows in metrics.jsonl'
-      f'{" or files of scripts/export.py" * exported}, none passes --tasks '
+      f'{" or files of the command export" * exported}, none passes --tasks '
       'and --methods.'
     )
   return sorted(
@@ -120,12 +120,12 @@ def load_run(path: Path) -> LoadedRun | None:
     warn(f'{remark}; line skipped.')
   if not rows:
     return warn(f'{path}/metrics.jsonl has no rows, run skipped.')
-  rows, method = _forget(rows), _method(path, config)
+  rows, method = _forget(rows), recorded_name(path, config)
   return LoadedRun(path, task, method, seed, rows, config, rows[-1].get('time'))
 
 
 def load_export(path: Path) -> LoadedRun | None:
-  """Read a file of scripts/export.py, whose rows are evaluations and curve.
+  """Read a file of the command export, whose rows are evaluations and curve.
 
   Returns:
     None for another JSON file and, with a warning, for a broken one.
@@ -325,21 +325,6 @@ def _run_paths(indirs, exported):
       for path in paths:
         found.setdefault(path.resolve(), path)
   return list(found.values())
-
-
-def _method(path, config):
-  """Name of the method as it is on record.
-
-  Runs from before names were recorded are called by their directory
-  <task>/<method>/<seed>, or else by what their settings say.
-  """
-  if 'method' in config:
-    return str(config.get('variant') or config['method'])
-  path, task = path.resolve(), config['task']
-  if re.fullmatch(r'(seed[-_]?)?\d+', path.name):
-    if path.parent.name not in (task, task.split('_', 1)[-1]):
-      return path.parent.name
-  return upgrade(config).get('method', 'moto')
 
 
 def rank(method: str) -> tuple[int, str]:

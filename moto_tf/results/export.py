@@ -13,14 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import files
-from moto_tf.config import flatten
+from moto_tf.config import PATHS, flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
 from moto_tf.results import curves
 from moto_tf.training import rows as row_files
 from moto_tf.training.records import columns, map_path, read_sessions
 
-PATHS = ('logdir', 'offline_data', 'heldout_data')
 POINTS = 100
 METRICS = (
   'train/imag_disagreement',
@@ -53,10 +52,13 @@ def export(path: Path | str) -> dict:
   if run is None:
     raise ExportError(
       f'{path} holds no run; give the directory that --logdir of '
-      'scripts/train.py named.'
+      'the command train named.'
     )
   config = upgrade(flatten(run.config))
-  config |= {k: _last_parts(config[k]) for k in PATHS if config.get(k)}
+  names = {'task': run.task, 'method': run.method, 'seed': run.seed}
+  config |= {
+    k: _last_parts(config[k].format(**names)) for k in PATHS if config.get(k)
+  }
   sessions = read_sessions(path / 'sessions.json')
   if sessions is None:
     warn(f'{path}/sessions.json is no list of sessions, left out.')
@@ -130,7 +132,7 @@ def export_all(
 def success(content: Mapping) -> tuple[float | None, int]:
   """Final success of an export, and its gradient step.
 
-  That of scripts/evaluate.py if there is one, else of the last evaluation.
+  That of the command evaluate if there is one, else of the last evaluation.
   """
   rows = content['evaluations']
   found = content['final'] or (rows[-1] if rows else None)
@@ -181,7 +183,7 @@ def _curve(rows):
 
 
 def _final(directory, last):
-  """The newest evaluation by scripts/evaluate.py, None without.
+  """The newest evaluation by the command evaluate, None without.
 
   One beyond the last step is of an earlier run in the same place.
   """

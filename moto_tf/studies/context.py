@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import tensorflow as tf
 
 from moto_tf.config import Config
 from moto_tf.data import episodes as files
+from moto_tf.errors import warn
 from moto_tf.model.world_model import WorldModel
-from moto_tf.results import curves
 from moto_tf.studies import NEEDS, StudyError
 from moto_tf.studies.common import SEED, fixed_seed
 from moto_tf.training import evaluation
@@ -32,6 +33,7 @@ class Context:
     episodes: number rolled out.
     envs: environments at the same time.
     given: directory of recorded episodes instead of the run's offline_data.
+    make_env: makes one environment; None: that of the run's task.
   """
 
   agent: object
@@ -41,6 +43,7 @@ class Context:
   episodes: int = 20
   envs: int = 2
   given: Path | None = None
+  make_env: Callable | None = None
 
   @functools.cached_property
   def data(self) -> Path | None:
@@ -74,8 +77,13 @@ class Context:
   @functools.cached_property
   def rollouts(self) -> list[dict]:
     """Episodes of the evaluation policy, those of the command evaluate."""
-    count = {'episodes': self.episodes, 'count': self.envs}
-    return evaluation.roll_out(self.agent, self.config, **count)[1]
+    return evaluation.roll_out(
+      self.agent,
+      self.config,
+      self.episodes,
+      count=self.envs,
+      make_env=self.make_env,
+    )[1]
 
   @functools.cached_property
   def rollout_posts(self) -> list[dict[str, tf.Tensor]]:
@@ -148,7 +156,7 @@ def load_data(agent, directory: Path) -> list[dict]:
       loaded.append(files.load_episode(path, spaces, agent.act_space))
     except files.EpisodeError as error:
       problem = str(error)
-      curves.warn(f'{problem} Skipped.')
+      warn(f'{problem} Skipped.')
   if not loaded:
     raise StudyError(
       f'{directory} has no episode that this agent can use: {problem}. Name '

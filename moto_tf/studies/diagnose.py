@@ -1,7 +1,7 @@
 """Runs studies of a trained agent, and writes their numbers and figures."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from moto_tf import policy
@@ -20,6 +20,7 @@ def diagnose(
   checkpoint: Path | str | None = None,
   data: Path | str | None = None,
   outdir: Path | str | None = None,
+  make_env: Callable | None = None,
 ) -> Path:
   """Measures, prints, and writes diagnosis.json and figures.
 
@@ -33,6 +34,7 @@ def diagnose(
     checkpoint: file; by default the newest.
     data: directory of recorded episodes; by default the run's offline_data.
     outdir: by default LOGDIR/diagnosis.
+    make_env: makes one environment; by default that of the run's task.
 
   Raises:
     RegistryError: there is no such study.
@@ -47,7 +49,9 @@ def diagnose(
   outdir = Path(outdir).expanduser() if outdir else logdir / 'diagnosis'
   agent, config, meta = policy.load_agent(logdir, checkpoint, False)
   given = Path(data) if data else None
-  context = Context(agent, config, meta, logdir, episodes, envs, given)
+  context = Context(
+    agent, config, meta, logdir, episodes, envs, given, make_env
+  )
   # Before the rollouts take their time: data that is not there.
   missing = {k: context.missing(study.needs) for k, study in chosen.items()}
   results = {}

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import envs, files, images
+from moto_tf import files, images
 from moto_tf.data.episodes import episode_return
 from moto_tf.envs.driver import Driver
 from moto_tf.progress import Progress
+from moto_tf.training import rundir
 
 # Evaluation episodes are the same for every run, method and seed.
 EVAL_SEED = 1_000_000
@@ -28,11 +29,6 @@ def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
   seeds = [seed + i for i in range(episodes)]
   rollouts = driver.run(policy, seeds, show)
   return summarise(rollouts, seeds), rollouts
-
-
-def progress(episodes: int) -> Progress:
-  """Shows what of `evaluate` is done; see `shown`."""
-  return Progress('evaluation', episodes)
 
 
 def shown(progress: Progress) -> Callable[[dict], None]:
@@ -66,9 +62,9 @@ def roll_out(
   Returns:
     As `evaluate`.
   """
-  make_env = make_env or envs.env_maker(config.task, config.env)
+  make_env = make_env or rundir.env_maker(config)
   driver = Driver(make_env, min(count, episodes), config.env_workers)
-  bar = progress(episodes)
+  bar = Progress('evaluation', episodes)
   try:
     return evaluate(agent, driver, episodes, seed, shown(bar))
   finally:

@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import images
+from moto_tf.errors import warn
 from moto_tf.files import write_atomic, writing
 from moto_tf.training import rows, when
 from moto_tf.training.tensorboard import TensorBoard
@@ -138,11 +138,9 @@ class Logger:
     }
     broken = [f'{k} ({values[k]})' for k in values if row[k] is None]
     if broken:
-      print(
-        f'Warning: not finite at gradient step {step}: {", ".join(broken)}; '
-        'written as null.',
-        file=sys.stderr,
-        flush=True,
+      warn(
+        f'not finite at gradient step {step}: {", ".join(broken)}; written as '
+        'null.'
       )
     rows.append(self._path, row)
     self._write_videos(step)

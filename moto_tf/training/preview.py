@@ -7,15 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import envs
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config
 from moto_tf.data import episodes as episode_files
 from moto_tf.envs.driver import Driver, random_policy
+from moto_tf.errors import MotoError
 from moto_tf.progress import duration
 from moto_tf.training import machine, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.session import open_replay
+
+
+class PreviewError(MotoError, RuntimeError):
+  """The run would not get to its end; the message says why."""
+
 
 STEPS = 3  # Gradient steps that are timed, after the first one.
 
@@ -39,9 +44,7 @@ def preview(config: Config) -> str:
   loaded = checkpoints.load()
   if loaded:
     rundir.check_changes(logdir / 'config.yaml', config, loaded[1])
-  driver = Driver(
-    envs.env_maker(config.task, config.env), 1, config.env_workers
-  )
+  driver = Driver(rundir.env_maker(config), 1, config.env_workers)
   try:
     begin = time.perf_counter()
     (episode,) = driver.run(random_policy(driver.act_space), [0])
@@ -50,9 +53,13 @@ def preview(config: Config) -> str:
     if loaded:
       agent.load(loaded[0])
     with tempfile.TemporaryDirectory() as directory:
-      # The data of the run itself, or else the random episode.
       path = episode_files.save_episode(Path(directory), 'random', episode)
       size = path.stat().st_size
+      if heldout := config.path('heldout_data'):
+        print('Held-out episodes:')
+        open_replay(config, agent, driver, heldout, None, None)
+      if not offline:
+        print('No demonstrations; a random episode stands for the data.')
       data = offline or Path(directory)
       replay = open_replay(config, agent, driver, data, None, None)
   finally:
@@ -82,11 +89,10 @@ def preview(config: Config) -> str:
 
 def _plan(config, length, done):
   """Gradient steps, episodes and evaluations that are still to do."""
-  total = config.offline_steps + config.online_steps
-  steps = max(0, total - done.get('gradient_step', 0))
+  steps = max(0, rundir.total_steps(config) - done.get('gradient_step', 0))
   episodes = -(-config.online_steps // config.updates_per_episode)
-  if not config.path('offline_data') and config.offline_data != 'auto':
-    episodes += config.prefill_episodes
+  offline = rundir.offline_dir(config, config.path('logdir'))
+  episodes += rundir.prefill_episodes(config, offline)
   evaluations = steps // config.eval_every if config.eval_every else 0
   return {
     'steps': steps,
@@ -95,6 +101,7 @@ def _plan(config, length, done):
     'evaluations': evaluations + 2,
     'eval_episodes': config.eval_episodes,
     'envs': min(config.envs, config.eval_episodes),
+    'collected': done.get('agent_step', 0),
   }
 
 
@@ -106,7 +113,7 @@ def _spaces(agent):
 
 def _memory(agent, replay, arrays, plan, config):
   """Of the process now, and of the replay at its end."""
-  held = replay.stats()['transitions']
+  held = replay.stats()['transitions'] + plan['collected']
   record = sum(
     int(np.prod(agent.obs_space[k].shape)) * agent.obs_space[k].dtype.itemsize
     for k in agent.obs_keys
@@ -135,7 +142,11 @@ def _disk(logdir, arrays, size, plan, config):
     f'about {need / 2**30:.2f} GiB: {config.checkpoint_keep} checkpoints and '
     f'{plan["episodes"]:,} episodes; {free / 2**30:.1f} GiB are free'
   )
-  return [('disk', text + (': NOT ENOUGH' if need > free else ''))]
+  if need > free:
+    raise PreviewError(
+      f'The run needs {text} in {place}. Make room, or choose another --logdir.'
+    )
+  return [('disk', text)]
 
 
 def _time(step, first, episode, plan):

@@ -79,6 +79,9 @@ def command(argv: list[str]) -> str:
   The script is relative to the repository if it is inside.
   """
   script, *words = argv or ['']
+  if script.startswith('python -m '):
+    # What moto_tf.__main__ makes of it.
+    return ' '.join([script, *(map_path(_without_home, x) for x in words)])
   path = Path(script).resolve()
   if path.is_file() and path.is_relative_to(ROOT):
     script = str(path.relative_to(ROOT))

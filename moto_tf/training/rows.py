@@ -2,10 +2,10 @@
 
 import itertools
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from moto_tf.errors import warn
 from moto_tf.files import replacing, writing
 
 
@@ -31,7 +31,7 @@ def rewind(path: Path, resume_step: int | None) -> list[dict]:
       return []
     rows, remarks = read(path)
   for remark in remarks:
-    print(f'Warning: {remark}; dropped.', file=sys.stderr, flush=True)
+    warn(f'{remark}; dropped.')
   if resume_step is None:
     return []
   kept = [row for row in rows if row['gradient_step'] <= resume_step]

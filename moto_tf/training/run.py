@@ -39,10 +39,9 @@ class Run:
       make_env: makes one environment (see moto_tf.envs); by default that of
         `config.task`. Worker processes get it by cloudpickle.
     """
-    self.config = config
     self.session = Session(config, make_env)
     self.monitor = Monitor(self.session)
-    self.total = config.offline_steps + config.online_steps
+    self.config, self.total = self.session.config, self.session.total
 
   def prefill(self) -> None:
     """Collects random episodes if there are no demonstrations to start on.

@@ -1,16 +1,46 @@
 """What the settings say about a log directory, and it about them."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from moto_tf.config import Config
+from moto_tf import envs, yamlfile
+from moto_tf.config import PATHS, Config, flatten, without_effect
+from moto_tf.presets import make_config
+from moto_tf.renames import recorded_name
 from moto_tf.rules import ConfigError
 
 # Where things lie, how often they are written, and on what they run.
 NO_HPARAMS = (
-  *('logdir', 'offline_data', 'heldout_data', 'plugins'),
+  *PATHS,
   *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
   *('checkpoint_every', 'checkpoint_keep', 'envs', 'env_workers'),
 )
+
+
+def env_maker(config: Config) -> Callable[[], envs.Env]:
+  """Makes one environment of a run's task.
+
+  Raises:
+    EnvError: there is no such suite. It may be of user code, which the run
+      was started with.
+  """
+  if config.plugins and envs.suite_of(config.task) is None:
+    raise envs.EnvError(
+      f'The suite of {config.task} is not registered. The run was started with '
+      f'--plugins {config.plugins}; give that again.'
+    )
+  return envs.env_maker(config.task, config.env)
+
+
+def total_steps(config: Config) -> int:
+  """Gradient steps of the whole run."""
+  return config.offline_steps + config.online_steps
+
+
+def prefill_episodes(config: Config, offline: Path | None) -> int:
+  """Random episodes that a new run starts with: none where it has data."""
+  return 0 if offline else config.prefill_episodes
 
 
 def offline_dir(config: Config, logdir: Path) -> Path | None:
@@ -30,7 +60,7 @@ def find_offline(config: Config) -> Path | None:
   if config.offline_data == 'auto' and not path.is_dir():
     raise ConfigError(
       f'offline_data is auto, and there is no directory {path}. Record '
-      'demonstrations with: python scripts/collect.py '
+      'demonstrations with: python -m moto_tf collect '
       f'--task {config.task} --outdir {path}; or set --offline_data DIR; '
       "or learn online only with --offline_data '' --offline_steps 0 "
       '--prefill_episodes 5.'
@@ -55,7 +85,15 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
   if not path.exists():
     return {}
   before, now = Config.load(path).flat, config.flat
-  changed = [k for k in now if before.get(k) != now[k] and k != 'logdir']
+  changed = [
+    k
+    for k in now
+    if before.get(k) != now[k]
+    and k != 'logdir'
+    and not without_effect(config.method, k)
+  ]
+  if 'method' not in _saved(path):
+    _check_short(path, before, now)
   fixed = ['task', 'seed', 'method']
   if meta['phase'] == 'online':
     fixed += ['offline_steps', 'updates_per_episode']
@@ -71,6 +109,38 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
   for key in changed:
     print(f'  {key}: {before.get(key)} -> {now[key]}')
   return {key: (before.get(key), now[key]) for key in changed}
+
+
+def keep_name(path: Path, config: Config) -> Config:
+  """The settings of a continued run, under the name that it is known by.
+
+  Before 0.2 that was the name of its directory, which nothing else recorded.
+  """
+  saved = _saved(path)
+  if not saved or 'method' in saved:
+    return config
+  name = recorded_name(path.parent, saved)
+  known = name == config.name
+  return config if known else config.update(variant=name)
+
+
+def _saved(path: Path) -> Mapping[str, Any]:
+  """What a config.yaml holds, as it is; {} if there is none."""
+  return flatten(yamlfile.read(path)[0]) if path.exists() else {}
+
+
+def _check_short(path, before, now):
+  """Before 0.2 `small` had the learning rates that are now in `short`."""
+  plain, short = make_config().flat, make_config('short').flat
+  keys = [k for k in short if short[k] != plain[k]]
+  if all(before[k] == short[k] for k in keys) and any(
+    now[k] != before[k] for k in keys
+  ):
+    raise ConfigError(
+      f'The run in {path.parent} was started before version 0.2, when small '
+      f'included what is now the preset short: {", ".join(keys)}. To continue '
+      'it, name short after small, as in --configs metaworld small short.'
+    )
 
 
 def hparams(config: Config) -> dict:

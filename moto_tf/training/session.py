@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from moto_tf import envs
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config
 from moto_tf.data.inspect import differences, read_record
@@ -66,9 +65,9 @@ class Session:
     self.config = config
     self.logdir = config.path('logdir')
     self.counters = Counters()
-    self.total = config.offline_steps + config.online_steps
+    self.total = rundir.total_steps(config)
     self.prefill = 0
-    self.make_env = make_env or envs.env_maker(config.task, config.env)
+    self.make_env = make_env or rundir.env_maker(config)
     self._signal, self._handlers = None, {}
     self._checkpoints = Checkpoints(
       self.logdir / 'checkpoints', config.checkpoint_keep
@@ -80,6 +79,7 @@ class Session:
       if loaded:
         path = self.logdir / 'config.yaml'
         changes = rundir.check_changes(path, config, loaded[1])
+        self.config = config = rundir.keep_name(path, config)
       self.driver = Driver(self.make_env, 1, config.env_workers)
       stack.callback(self.driver.close)
       spaces = self.driver.obs_space, self.driver.act_space
@@ -94,8 +94,8 @@ class Session:
         self.logdir / 'episodes',
         keep,
       )
-      if not loaded and not offline:
-        self.prefill = config.prefill_episodes
+      if not loaded:
+        self.prefill = rundir.prefill_episodes(config, offline)
       self.heldout = None
       if heldout := config.path('heldout_data'):
         print('Held-out episodes:')

@@ -139,7 +139,7 @@ class TensorBoard:
     new = self._resume_step is None
     self._main.forget(0 if new else self._resume_step + 1)
     self._main.write(0, _layout())
-    self._by_env_step.forget(0)
+    self._by_env_step.replace_others()
     if self._hparams:
       self._by_env_step.write(0, _hparams(self._hparams))
     for row in self._rows:
@@ -187,6 +187,15 @@ class _EventFile:
 
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     self._event(step=step, session_log=start)
+
+  def replace_others(self):
+    """Removes the files of earlier sessions, whose content comes again.
+
+    Of settings and of the end of a run, TensorBoard would keep the first.
+    """
+    with writing(self._path):
+      for path in self._path.parent.glob('events.out.tfevents.*'):
+        path.unlink()
 
   def flush(self):
     if self._file is not None:

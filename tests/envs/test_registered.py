@@ -79,6 +79,11 @@ class Counted(Reader):
       raise RuntimeError('This is no worker process.')
     if self._task.endswith('broken') and index == 1:
       raise SourceError(f'{self._path}: trajectory {index} is broken.')
+    if self._task.endswith('frail'):
+      dead = self._path.with_suffix('.dead')
+      if index == 1 and not dead.exists():
+        dead.touch()
+        os._exit(3)
     if self._task.endswith('buggy'):
       return {'state': self._path.no_such_attribute}
     records = np.arange(index + 3)
@@ -188,6 +193,18 @@ def test_import_goes_on(registered, tmp_path):
   assert same(load(out), whole)
 
 
+def test_import_survives_a_worker_that_dies(registered, tmp_path, capsys):
+  moto_tf.register_format('counted', Counted)
+  source = tmp_path / 'count.txt'
+  source.write_text('4')
+  env = moto_tf.make_config('metaworld').env
+  for task in ('metaworld_frail', 'metaworld_hammer'):
+    made = importers.Import('counted', source, task, env)
+    importers.import_dataset(made, tmp_path / task, workers=2)
+  assert same(load(tmp_path / 'metaworld_frail'), load(tmp_path / task))
+  assert 'Trajectory 1 is read again' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
   'count, change, error, message',
   [
@@ -248,11 +265,13 @@ def test_registry_of_suites(registered):
   assert not rewards_are_successes('custom_mine')
   assert suite_of('custom_mine') is None
   assert full_task('hammer') == 'metaworld_hammer'
+  assert full_task('hammer-v3') == full_task('hammer-v2') == full_task('hammer')
   entry = register_suite('toy', Toy, binary_reward=True, all_tasks=['a'])
   assert entry == Suite(Toy, binary_reward=True, all_tasks=('a',))
-  assert register_suite('toy', Toy, binary_reward=True, all_tasks=['a'])
-  with pytest.raises(RegistryError, match="suite 'toy' already"):
-    register_suite('toy', Toy)
+  assert register_suite('toy', Toy, all_tasks=['b']).all_tasks == ('b',)
+  assert SUITES['toy'].all_tasks == ('b',)  # As from a notebook's cell.
+  with pytest.raises(RegistryError, match="suite 'gym' in moto_tf"):
+    register_suite('gym', Toy)
   for name in ('two_words', 'Toy', '', '2d'):
     with pytest.raises(RegistryError, match='lower-case'):
       register_suite(name, Toy)

@@ -22,7 +22,7 @@ class Trajectory:
   Attributes:
     action: float32 [T, 9], between the records.
     qpos: positions of robot and objects, float32 [T + 1, 30].
-    state: float32 [T + 1, 59], see moto_tf.envs.kitchen.Kitchen.
+    state: float32 [T + 1, 59], see moto_tf.envs.kitchen.env.Kitchen.
     image: from a size to the stored images uint8 [T + 1, size, size, 3];
       raises SourceError where there are none of this size.
     reward: float32 [T + 1], received with each record; nan where unknown.

@@ -1,0 +1,70 @@
+"""Files appear whole or not at all, and errors say what to do."""
+
+import json
+import os
+
+import pytest
+
+from moto_tf import files
+from moto_tf.files import FileError
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path):
+  """By another one, so that whoever reads the old one goes on reading it."""
+  path = tmp_path / 'deep' / 'file'
+  assert files.write_atomic(path, b'old') == path
+  number = path.stat().st_ino
+  with path.open('rb') as reader:
+
+    def before():
+      assert path.read_bytes() == b'old'
+      (partial,) = (x for x in path.parent.iterdir() if x != path)
+      assert partial.read_bytes() == b'new' and partial.name.startswith('.')
+
+    with files.replacing(path, before=before) as stream:
+      stream.write(b'new')
+    assert reader.read() == b'old'
+  assert path.read_bytes() == b'new' and path.stat().st_ino != number
+  assert os.listdir(path.parent) == ['file']
+
+
+@pytest.mark.parametrize('moment', ['inside', 'before', 'fsync', 'replace'])
+def test_a_failure_leaves_the_old_file(tmp_path, monkeypatch, moment):
+  path = tmp_path / 'file'
+  files.write_atomic(path, b'old')
+
+  def fail(*args):
+    raise OSError(28, 'No space left on device')
+
+  if moment in ('fsync', 'replace'):
+    monkeypatch.setattr(f'os.{moment}', fail)
+  message = f'Cannot write {path}: No space left .* GiB free.*Make room'
+  before = fail if moment == 'before' else None
+  with pytest.raises(FileError, match=message):
+    with files.replacing(path, before=before) as stream:
+      stream.write(b'new')
+      if moment == 'inside':
+        fail()
+  assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['file']
+
+
+def test_other_errors_are_not_of_the_file(tmp_path):
+  with pytest.raises(KeyError):
+    with files.replacing(tmp_path / 'file') as stream:
+      stream.write(b'new')
+      raise KeyError
+  assert not os.listdir(tmp_path)
+
+
+def test_json(tmp_path):
+  path = files.write_json(tmp_path / 'x.json', {'a': [1, 2.5, None]})
+  assert json.loads(path.read_text()) == {'a': [1, 2.5, None]}
+  with pytest.raises(ValueError):
+    files.write_json(path, float('nan'))
+  assert json.loads(path.read_text()) == {'a': [1, 2.5, None]}
+
+
+def test_a_place_that_cannot_be(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(FileError, match='Cannot write .*file/x'):
+    files.write_atomic(tmp_path / 'file' / 'x', b'')

@@ -1,0 +1,75 @@
+"""--dry-run: says what a run would do and need, and touches nothing."""
+
+import collections
+import shutil
+
+import pytest
+from test_old_logdirs import LOGDIRS
+
+from moto_tf.config import Config
+from moto_tf.data.replay import ReplayError
+from moto_tf.presets import make_config
+from moto_tf.rules import ConfigError
+from moto_tf.training import preview as module
+from moto_tf.training.preview import PreviewError, preview
+
+
+def settings(logdir, **overrides):
+  return make_config(
+    *('gym', 'debug', 'proprio'),
+    {
+      'logdir': str(logdir),
+      'eager': False,
+      'env.time_limit': 10,
+      'offline_steps': 0,
+      'online_steps': 100,
+      'updates_per_episode': 5,
+      'prefill_episodes': 3,
+      **overrides,
+    },
+  )
+
+
+def lines(config):
+  pairs = (line.split(None, 1) for line in preview(config).splitlines())
+  return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def test_a_new_run(tmp_path, capsys):
+  logdir = tmp_path / 'moto' / '0'
+  found = lines(settings(logdir))
+  assert found['method'].startswith('MOTO on gym_Pendulum')
+  assert found['observations'] == 'state (3,) float32; 1 actions'
+  # 3 random episodes and 20 more, of ten transitions each, after one that was
+  # read for the preview.
+  assert '23 episodes' in found['disk'] and '240 transitions' in found['memory']
+  assert 'per gradient step' in found['speed'] and 'about' in found['time']
+  assert 'a random episode stands for the data' in capsys.readouterr().out
+  assert not tmp_path.joinpath('moto').exists()
+
+
+def test_a_run_that_goes_on(tmp_path):
+  logdir = tmp_path / 'moto' / '0'
+  shutil.copytree(LOGDIRS / 'pendulum' / 'moto' / '0', logdir)
+  before = {p: p.stat().st_mtime_ns for p in logdir.rglob('*')}
+  config = Config.load(logdir / 'config.yaml')
+  config = config.update(logdir=str(logdir), online_steps=110)
+  found = lines(config)
+  assert found['log'].endswith('to be continued')
+  # Of 2 random and 22 online episodes, 4 of 10 transitions each are there.
+  assert '20 episodes' in found['disk'] and '250 transitions' in found['memory']
+  assert {p: p.stat().st_mtime_ns for p in logdir.rglob('*')} == before
+  with pytest.raises(ConfigError, match='seed was 0'):
+    preview(config.update(seed=1))
+
+
+def test_what_would_fail_fails(tmp_path, monkeypatch):
+  logdir = tmp_path / 'moto' / '0'
+  with pytest.raises(ReplayError, match='no directory'):
+    preview(settings(logdir, heldout_data=str(tmp_path / 'none')))
+  with pytest.raises(ConfigError, match='moto_tf collect'):
+    preview(settings(logdir, offline_data='auto'))
+  usage = collections.namedtuple('usage', 'total used free')
+  monkeypatch.setattr(module.shutil, 'disk_usage', lambda path: usage(10, 9, 1))
+  with pytest.raises(PreviewError, match='Make room'):
+    preview(settings(logdir))
