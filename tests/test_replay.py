@@ -322,7 +322,9 @@ def test_names_need_not_tell_the_length(tmp_path):
 
 
 def test_offline_directory_must_have_episodes(tmp_path):
-  with pytest.raises(ReplayError, match=r'no directory .*nothing.*collect\.py'):
+  with pytest.raises(
+    ReplayError, match=r'no directory .*nothing.*moto_tf collect'
+  ):
     make_replay(tmp_path / 'nothing')
   with pytest.raises(ReplayError, match=r'has 0 episode files.*collect\.py'):
     make_replay(tmp_path)
@@ -331,7 +333,7 @@ def test_offline_directory_must_have_episodes(tmp_path):
 def test_empty_replay_says_what_to_do(tmp_path):
   replay = make_replay(None, tmp_path / 'online')
   assert replay.stats()['episodes'] == 0
-  with pytest.raises(ReplayError, match=r'collect\.py.*prefill_episodes'):
+  with pytest.raises(ReplayError, match=r'moto_tf collect.*prefill_episodes'):
     replay.sample(0)
   replay.add(make_episode(0, 3), 'first')
   assert replay.sample(0)['reward'].shape == (4, 8)
