@@ -13,7 +13,7 @@ class Policy:
   """A trained policy, for one environment.
 
   Example:
-    policy = load_policy('~/logdir/drawer/moto/0')
+    policy = load_policy('~/logdir/metaworld_drawer-open/moto/0')
     action = policy(observation)   # observation of one time step
     policy.reset()                 # before each episode
   """

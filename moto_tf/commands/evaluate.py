@@ -1,6 +1,9 @@
 """Evaluates a trained policy and writes the numbers and a video.
 
-python -m moto_tf evaluate --logdir ~/logdir/drawer/moto/0 --episodes 50
+  python -m moto_tf evaluate --logdir ~/logdir/metaworld_drawer-open/moto/0
+
+The first episodes are those of the evaluations during training, unless --seed
+chooses others.
 """
 
 import argparse

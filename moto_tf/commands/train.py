@@ -1,6 +1,6 @@
 """Trains an agent: offline pre-training, then online fine-tuning.
 
-  python -m moto_tf train --configs metaworld --logdir ~/logdir/drawer/moto/0
+  python -m moto_tf train --configs metaworld small short
   python -m moto_tf train --help
 
 The same command continues a run that was stopped. --print-config shows all
