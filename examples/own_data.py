@@ -60,7 +60,7 @@ def main(directory: str = '~/logdir/examples/point_reach') -> None:
   )
   moto_tf.train(config)
   result, _ = moto_tf.evaluate_run(config.logdir, episodes=20)
-  print(f'Success in 20 new episodes: {result["success"]:.2f}')
+  print(f'Success in 20 episodes: {result["success"]:.2f}')
 
 
 if __name__ == '__main__':

@@ -253,7 +253,7 @@ def test_offline_only(finished, tmp_path):
 
 
 def test_data_errors_say_what_to_do(tmp_path):
-  with pytest.raises(ConfigError, match='scripts/collect.py'):
+  with pytest.raises(ConfigError, match='python -m moto_tf collect'):
     make_run(tiny(tmp_path / 'a' / '0', offline_data='auto'))
   with pytest.raises(ConfigError, match='offline_data is empty'):
     make_run(tiny(tmp_path / 'b' / '0', prefill_episodes=0))

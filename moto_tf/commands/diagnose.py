@@ -57,7 +57,7 @@ def describe() -> str:
   lines = [
     __doc__,
     '',
-    '  python -m moto_tf diagnose --logdir ~/logdir/metaworld_drawer-open/moto/0',
+    '  python -m moto_tf diagnose --logdir ~/logdir/TASK/moto/0',
     '',
     'Writes to LOGDIR/diagnosis the figures of each study and diagnosis.json,',
     'all their numbers. Studies:',

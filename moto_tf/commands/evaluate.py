@@ -2,7 +2,8 @@
 
   python -m moto_tf evaluate --logdir ~/logdir/metaworld_drawer-open/moto/0
 
-The seeds of the episodes are others than those of training.
+The first episodes are those of the evaluations during training, unless --seed
+chooses others.
 """
 
 import argparse
