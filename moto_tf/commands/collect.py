@@ -23,7 +23,7 @@ from moto_tf.commands import add_plugins, settings
 from moto_tf.data import inspect, record
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
     description=__doc__,

@@ -25,7 +25,7 @@ from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
     description=__doc__,
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None):
     sys.exit('\nStopped. Run the same command to go on.')
 
 
-def show(directory: pathlib.Path, task: str):
+def show(directory: pathlib.Path, task: str) -> None:
   """Print the numbers of a directory, and the paper's where it has some."""
   info = inspect.inspect(directory)
   print(inspect.describe(info))
@@ -97,7 +97,7 @@ def show(directory: pathlib.Path, task: str):
     print('\n' + inspect.compare({envs.full_task(task): info}))
 
 
-def take_over(args: argparse.Namespace, rest: list[str], prog: str):
+def take_over(args: argparse.Namespace, rest: list[str], prog: str) -> None:
   """Import a dataset and print its numbers."""
   task = importers.full_task(args.format, args.task)
   config = settings.parse([*preset(task), *rest], prog)

@@ -14,7 +14,7 @@ import moto_tf
 from moto_tf.results import export as results
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
     description=__doc__,

@@ -15,7 +15,7 @@ from moto_tf.commands import add_plugins
 from moto_tf.results import plotting
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
     description=__doc__,

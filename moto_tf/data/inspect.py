@@ -197,7 +197,7 @@ def load_videos(
 
 def render(
   directory: pathlib.Path, out: pathlib.Path, count: int, key: str = ''
-):
+) -> None:
   """Write the first count episodes as a contact sheet (.png) or a GIF.
 
   Frames with a reward have a green edge on the contact sheet.

@@ -1,5 +1,6 @@
 """Episodes in memory, and windows of records drawn from them."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ class Episode(NamedTuple):
   success: bool
 
   @property
-  def records(self):
+  def records(self) -> int:
     return len(self.arrays['reward'])
 
 
@@ -25,7 +26,9 @@ class Pool:
     self.records = int(self.ends[-1]) if self.episodes else 0
     self.transitions = self.records - len(self.episodes)
 
-  def window(self, rng, length):
+  def window(
+    self, rng: np.random.Generator, length: int
+  ) -> Iterator[tuple[Episode, int, int, int]]:
     """Yields (episode, first record, position, size) to fill a window.
 
     The first record is uniform over all records. After the last record of an

@@ -39,7 +39,7 @@ class Prefetcher:
     finally:
       self.wait += time.perf_counter() - begin
 
-  def close(self):
+  def close(self) -> None:
     """Stops the thread; `get` cannot be called any more."""
     with self._change:
       self._closed = True

@@ -73,7 +73,7 @@ class Recorder:
     seeds = [_seed(self._recording.seed, index) for index in indices]
     return self._driver.run(self._policy, seeds)
 
-  def close(self):
+  def close(self) -> None:
     """End the worker processes."""
     self._driver.close()
 

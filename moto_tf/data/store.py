@@ -60,7 +60,7 @@ def open_directory(directory: pathlib.Path, settings: dict) -> tuple[set, set]:
   return kept, set(record.get('dropped', ()))
 
 
-def write_record(directory: pathlib.Path, settings: dict, **facts):
+def write_record(directory: pathlib.Path, settings: dict, **facts) -> None:
   """Write dataset.json: settings, facts about the episodes, versions."""
   versions = {'moto_tf': moto_tf.__version__}
   for name in ('metaworld', 'gymnasium-robotics', 'mujoco', 'numpy'):

@@ -19,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+from gymnasium.spaces import Box
 
 from moto_tf.errors import MotoError
 
@@ -165,7 +166,7 @@ class EnvWorker(Worker):
     return self.attribute('obs_space')
 
   @property
-  def act_space(self):
+  def act_space(self) -> Box:
     return self.attribute('act_space')
 
   @property

@@ -15,7 +15,13 @@ from moto_tf.training import rundir
 EVAL_SEED = 1_000_000
 
 
-def evaluate(agent, driver, episodes: int, seed: int = EVAL_SEED, show=None):
+def evaluate(
+  agent,
+  driver: Driver,
+  episodes: int,
+  seed: int = EVAL_SEED,
+  show: Callable[[dict], None] | None = None,
+) -> tuple[dict, list[dict]]:
   """Rolls the policy out by `eval_action`; episode i has the seed `seed` + i.
 
   Args:

@@ -12,7 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from moto_tf import files
@@ -119,7 +119,7 @@ def _session(config, step, changes):
   }
 
 
-def read_sessions(path):
+def read_sessions(path: Path) -> list[dict] | None:
   """Sessions of a run, none without a file, None from a broken one."""
   if not path.exists():
     return []
@@ -134,7 +134,7 @@ def read_sessions(path):
   return sessions if fits else None
 
 
-def map_path(change, word):
+def map_path(change: Callable[[str], str], word: str) -> str:
   """Quotes a word of a command, of which --key=value changes its value."""
   flag, value = re.fullmatch(r'(--[^=]*=)?(.*)', word, re.DOTALL).groups('')
   # In quotes a shell would not expand the home directory.
@@ -150,7 +150,7 @@ def _without_home(text):
   return '~' + text[len(home) :] if inside else text
 
 
-def columns(rollouts):
+def columns(rollouts: list[dict]) -> dict:
   """Episodes of an evaluation, whose seeds count up from the first."""
   names = [name for name in rollouts[0] if name != 'seed']
   found = {name: [float(x[name]) for x in rollouts] for name in names}

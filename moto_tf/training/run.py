@@ -3,13 +3,16 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from moto_tf.config import Config
+from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import random_policy
 from moto_tf.errors import MotoError
 from moto_tf.training.evaluation import episode_metrics
+from moto_tf.training.logger import Logger
 from moto_tf.training.monitor import Monitor
 from moto_tf.training.session import Session
 
@@ -125,15 +128,15 @@ class Run:
     return self.session.logdir
 
   @property
-  def agent(self):
+  def agent(self) -> Any:
     return self.session.agent
 
   @property
-  def replay(self):
+  def replay(self) -> Replay:
     return self.session.replay
 
   @property
-  def logger(self):
+  def logger(self) -> Logger:
     return self.session.logger
 
   @property

@@ -8,6 +8,7 @@ calls LEXA's; any camera of the model goes by its name.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -136,7 +137,7 @@ class Kitchen(Env):
     return record, placed
 
 
-def make_simulation(targets: tuple[str, ...]):
+def make_simulation(targets: tuple[str, ...]) -> Any:
   """FrankaKitchen-v1 with the paper's reward, without renderer and limits.
 
   Raises:

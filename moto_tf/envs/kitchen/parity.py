@@ -259,7 +259,7 @@ def report_images(theirs: Theirs, states: list, size: int) -> list:
   return rows
 
 
-def main(argv: list[str] | None = None):
+def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
