@@ -17,6 +17,19 @@ COMMANDS = {
 }
 
 
+def make_parser(
+  description: str, epilog: str | None = None
+) -> argparse.ArgumentParser:
+  """A parser whose texts keep their lines, and whose options are whole."""
+  return argparse.ArgumentParser(
+    description=description,
+    epilog=epilog,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    # --plugin would be taken for --plugins after that was looked for.
+    allow_abbrev=False,
+  )
+
+
 def positive(text: str) -> int:
   """Type of a command-line option that is 1 or more."""
   value = int(text)

@@ -18,7 +18,7 @@ from pathlib import Path
 import moto_tf
 from moto_tf import benchmark, files
 from moto_tf.benchmark import report, run
-from moto_tf.commands import positive
+from moto_tf.commands import make_parser, positive
 from moto_tf.commands.settings import parse
 from moto_tf.presets import make_config
 
@@ -28,12 +28,7 @@ DEFAULT = (['metaworld'], ['metaworld', 'small'])
 def main(argv: list[str] | None = None) -> None:
   """Runs the command line; see the top of this file."""
   parts = '\n'.join(f'  {k:<14}{v}' for k, v in benchmark.PARTS.items())
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    epilog=f'parts:\n{parts}',
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__, f'parts:\n{parts}')
   add = parser.add_argument
   add('--configs', nargs='+', metavar='NAME', help='presets of one composition')
   add(

@@ -19,17 +19,13 @@ import sys
 
 import moto_tf
 from moto_tf import envs, presets, registry
-from moto_tf.commands import add_plugins, settings
+from moto_tf.commands import add_plugins, make_parser, settings
 from moto_tf.data import inspect, record
 
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__)
   add = parser.add_argument
   add('--task', required=True, help='or all: the ten of Meta-World')
   add('--outdir', type=pathlib.Path, required=True, help='for all: <it>/<task>')

@@ -20,18 +20,14 @@ import sys
 
 import moto_tf
 from moto_tf import envs, registry
-from moto_tf.commands import add_plugins, positive, settings
+from moto_tf.commands import add_plugins, make_parser, positive, settings
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
 
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__)
   commands = parser.add_subparsers(dest='command', required=True)
   info = commands.add_parser('info', help='numbers, keys and damaged files')
   info.add_argument('directory', type=pathlib.Path)

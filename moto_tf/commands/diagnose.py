@@ -1,12 +1,11 @@
 """Checks the critics, the reward head and the penalty of a trained agent."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import moto_tf
-from moto_tf.commands import add_plugins, positive
+from moto_tf.commands import add_plugins, make_parser, positive
 from moto_tf.commands.settings import load_plugins
 from moto_tf.studies import STUDIES
 
@@ -17,11 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   with moto_tf.explain_errors():
     # Before the help, which lists the studies they register.
     load_plugins(argv)
-  parser = argparse.ArgumentParser(
-    description=describe(),
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(describe())
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
   add(

@@ -6,21 +6,16 @@ The first episodes are those of the evaluations during training, unless --seed
 chooses others.
 """
 
-import argparse
 from pathlib import Path
 
 import moto_tf
-from moto_tf.commands import add_plugins, positive
+from moto_tf.commands import add_plugins, make_parser, positive
 from moto_tf.training import evaluation
 
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__)
   add = parser.add_argument
   add('--logdir', type=Path, required=True, help='log directory of the run')
   add('--episodes', type=positive, default=50, help='episodes to roll out (50)')

@@ -7,20 +7,16 @@ version of the code, all evaluations and some curves. The command plot reads
 these files like log directories.
 """
 
-import argparse
 from pathlib import Path
 
 import moto_tf
+from moto_tf.commands import make_parser
 from moto_tf.results import export as results
 
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__)
   add = parser.add_argument
   add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
   add('--outdir', type=Path, default='results', help='where the files go')

@@ -7,21 +7,16 @@ metric becomes a figure with a panel per task and a line per method: the mean
 over seeds.
 """
 
-import argparse
 from pathlib import Path
 
 import moto_tf
-from moto_tf.commands import add_plugins
+from moto_tf.commands import add_plugins, make_parser
 from moto_tf.results import plotting
 
 
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
-  parser = argparse.ArgumentParser(
-    description=__doc__,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
-  )
+  parser = make_parser(__doc__)
   add = parser.add_argument
   add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
   add('--outdir', type=Path, required=True, help='where the results go')

@@ -17,12 +17,11 @@ from moto_tf.training import machine, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.session import open_replay
 
+STEPS = 3  # Gradient steps that are timed, after the first one.
+
 
 class PreviewError(MotoError, RuntimeError):
   """The run would not get to its end; the message says why."""
-
-
-STEPS = 3  # Gradient steps that are timed, after the first one.
 
 
 def preview(config: Config) -> str:
