@@ -106,11 +106,11 @@ class Actor(Module):
     """Features [..., F] to what `dist` takes, [..., 2A]."""
     return tf.cast(self.mlp(feat), tf.float32)
 
-  def dist(self, outputs: tf.Tensor) -> dists.TruncNormal:
+  def dist(self, outputs: tf.Tensor, scale: float = 1.0) -> dists.TruncNormal:
+    """The policy; `scale` times its standard deviation."""
     mean, std = tf.split(outputs, 2, -1)
-    return dists.TruncNormal(
-      tf.tanh(mean), 2 * tf.sigmoid(std / 2) + self._min_std
-    )
+    std = 2 * tf.sigmoid(std / 2) + self._min_std
+    return dists.TruncNormal(tf.tanh(mean), scale * std)
 
 
 class Critics(Module):
@@ -128,7 +128,7 @@ class Critics(Module):
     self._target = nets.StackedMLP(*args)
     for source, target in self._pairs():
       target.assign(source)
-    self._updates = tf.Variable(0, dtype=tf.int64, name='updates')
+    self.updates = tf.Variable(0, dtype=tf.int64, name='updates')
     self._every = config.slow_target_update
     self._share = config.slow_target_fraction
 
@@ -142,19 +142,19 @@ class Critics(Module):
 
   def update_target(self) -> None:
     """Counts one gradient step and updates the targets when it is time."""
-    due = tf.equal(self._updates % self._every, 0)
-    first = tf.equal(self._updates, 0)
+    due = tf.equal(self.updates % self._every, 0)
+    first = tf.equal(self.updates, 0)
     share = tf.where(first, 1.0, tf.where(due, self._share, 0.0))
     for source, target in self._pairs():
       target.assign(share * source + (1 - share) * target)
-    self._updates.assign_add(1)
+    self.updates.assign_add(1)
 
   def state(self) -> dict[str, tf.Variable]:
     """Everything to save: critics, targets, and the update counter."""
     return {
       **self.named_variables('critics/'),
       **self._target.named_variables('critics/target/'),
-      'critics/updates': self._updates,
+      'critics/updates': self.updates,
     }
 
   def _pairs(self):

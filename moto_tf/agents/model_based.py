@@ -84,7 +84,9 @@ class ModelBasedAgent(Agent):
       uniform: noise [..., A] within (0, 1), where actions are sampled.
       mode: as of `policy`.
     """
-    dist = self.behavior.actor(feat)
+    actor = self.behavior.actor
+    scale = self._config.collect_std if mode == 'train' else 1.0
+    dist = actor.dist(actor.outputs(feat), scale)
     how = 'sample' if mode == 'train' else self._config.eval_action
     return dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
 

@@ -50,6 +50,9 @@ class MOTO(ActorCritic):
     real = draw_transitions(
       post, data, self._config.moto.start_states, draw_seed
     )
+    if self._config.moto.data_target == 'lambda':
+      returns = self.data_returns(post, data, draw_seed)
+      real['target'] = tf.gather(tf.reshape(returns, [-1]), real['pick'])
     with tf.GradientTape() as tape:
       seq = self.imagine(real['next'], imagine_seed)
       loss, metrics = self.actor_loss(seq, post, data)
@@ -102,6 +105,29 @@ class MOTO(ActorCritic):
     logits = self._model.rssm.prior_all(seq['deter'][1:])
     return PENALTIES[self._config.moto.penalty](logits, seq['stoch'][1:])
 
+  def data_returns(self, post: dict, data: dict, seed: tf.Tensor) -> tf.Tensor:
+    """Lambda returns along the real sequence, for Eq. 8: [B, T - 1].
+
+    Policy and target critics alone bootstrap; nothing is imagined.
+    """
+    config, feat = self._config, post['feat']
+    dist = self.actor(feat)
+    shape = [*data['reward'].shape, data['action'].shape[-1]]
+    action = dist.sample(uniform(shape, split(seed, 2)[1]))
+    value = tf.reduce_min(self.critics.target(feat, action), 0)
+    discount = config.discount * tf.ones_like(data['reward'])
+    if config.pred_discount:
+      discount *= 1 - data['is_terminal']
+    return sg(
+      real_returns(
+        data['reward'],
+        value,
+        discount,
+        data['is_first'],
+        config.discount_lambda,
+      )
+    )
+
   def actor_loss(
     self, seq: dict, post: dict, data: dict
   ) -> tuple[tf.Tensor, dict]:
@@ -119,13 +145,15 @@ class MOTO(ActorCritic):
       )
       model_loss = -tf.reduce_mean(weight * v_hat[:-1])
       entropy = self.actor.dist(seq['policy'][:-1]).entropy()
-    loss = model_loss - config.actor_ent * tf.reduce_mean(weight * entropy)
+    term, mets = self._model_term(model_loss, v_hat[:-1])
+    loss = term - config.actor_ent * tf.reduce_mean(weight * entropy)
     metrics = {
       'actor_model_loss': model_loss,
       'actor_ent': tf.reduce_mean(entropy),
       'imag_reward_raw': tf.reduce_mean(seq['raw_reward']),
       'imag_reward': tf.reduce_mean(seq['reward']),
       'imag_value': tf.reduce_mean(v_hat[:-1]),
+      **mets,
     }
     if config.moto.beta:
       with tf.name_scope('clone'):
@@ -135,6 +163,21 @@ class MOTO(ActorCritic):
     if config.moto.alpha:
       u = tf.reduce_mean(seq['disagreement'])
       metrics |= {'imag_disagreement': u, 'imag_penalty': config.moto.alpha * u}
+    return loss, metrics
+
+  def _model_term(self, loss, v_hat):
+    """Eq. 6 with its weight in the actor's loss, and metrics."""
+    config, metrics = self._config.moto, {}
+    if config.value_norm:
+      spread = tf.maximum(sg(tf.math.reduce_std(v_hat)), 1.0)
+      metrics['actor_value_spread'] = spread
+      loss /= spread
+    if config.model_start or config.model_ramp:
+      step = tf.cast(self.critics.updates, tf.float32)
+      ramp = (step - config.model_start) / max(config.model_ramp, 1)
+      ramp = tf.clip_by_value(ramp, 0.0, 1.0)
+      metrics['actor_model_weight'] = ramp
+      loss *= ramp
     return loss, metrics
 
   def critic_loss(self, seq: dict, real: dict) -> tuple[tf.Tensor, dict]:
@@ -154,7 +197,11 @@ class MOTO(ActorCritic):
     discount = config.discount * tf.ones_like(real['reward'])
     if config.pred_discount:
       discount *= 1 - real['next']['is_terminal']
-    target = sg(real['reward'] + discount * v_hat[0])
+    if config.moto.data_target == 'lambda':
+      target = sg(real['target'])
+    else:
+      one = config.moto.data_target == 'one_step'
+      target = sg(real['reward'] + discount * (value if one else v_hat)[0])
     q_data = self.critics(real['feat'], real['action'])
     count = tf.maximum(tf.reduce_sum(real['mask']), 1)
     data_loss = tf.reduce_sum(real['mask'] * (target - q_data) ** 2, 1) / count
@@ -220,6 +267,39 @@ def value_expansion(
   return tf.stack(v_hat[::-1]), tf.stack(v[::-1])
 
 
+def real_returns(
+  reward: tf.Tensor,
+  value: tf.Tensor,
+  discount: tf.Tensor,
+  is_first: tf.Tensor,
+  lambda_: float,
+) -> tf.Tensor:
+  """Lambda returns of the transitions of real sequences.
+
+      record      s[0]    s[1]    s[2]    s[3]
+      reward         r[1]    r[2]    r[3]
+      return         R[0]    R[1]    R[2]       of s[i], action[i+1]
+
+      R[i] = r[i+1] + d[i+1] * ((1 - lambda) * V_0(s[i+1]) + lambda * R[i+1])
+
+  and with V_0(s[i+1]) alone where the window or the episode ends at s[i+1].
+
+  Args:
+    reward, value, discount, is_first: [B, T].
+
+  Returns:
+    [B, T - 1]; without meaning where is_first[i+1].
+  """
+  returns, length = [], reward.shape[1]
+  for i in reversed(range(length - 1)):
+    boot = value[:, i + 1]
+    if i + 2 < length:
+      goes_on = (1 - is_first[:, i + 2]) * lambda_
+      boot += goes_on * (returns[-1] - boot)
+    returns.append(reward[:, i + 1] + discount[:, i + 1] * boot)
+  return tf.stack(returns[::-1], 1)
+
+
 def clone_loss(
   actor: Actor, feat: tf.Tensor, data: dict
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -271,6 +351,7 @@ def draw_transitions(
   here = lambda x: tf.gather(flat(x[:, :-1]), pick)
   then = lambda x: tf.gather(flat(x[:, 1:]), pick)
   return {
+    'pick': pick,
     'feat': here(post['feat']),
     'action': then(data['action']),
     'reward': then(data['reward']),

@@ -35,6 +35,7 @@ class _Contents(NamedTuple):
   offline: Pool
   online: Pool
   both: Pool
+  successes: Pool
 
 
 class Replay:
@@ -51,6 +52,7 @@ class Replay:
     length: int,
     capacity: int,
     offline_share: float,
+    success_share: float = 0.0,
     seed: int,
     bc_threshold: float,
     keep: list[str] | None = None,
@@ -72,6 +74,7 @@ class Replay:
       capacity: transitions held in memory.
       offline_share: share of windows drawn from offline episodes, 0 to 1; -1
         draws from all records alike.
+      success_share: share of windows drawn from successful episodes first.
       seed: of the batches, 0 or more.
       bc_threshold: as in `episode_success`.
       keep: names of the online episodes to load, in order, as returned by
@@ -92,6 +95,10 @@ class Replay:
         f'replay.offline_share is {offline_share}, expected 0 to 1, or -1 for '
         'uniform sampling.'
       )
+    if not 0 <= success_share <= 1:
+      raise ReplayError(
+        f'replay.success_share is {success_share}, expected 0 to 1.'
+      )
     if not 0 <= seed < 2**64:
       raise ReplayError(f'The replay seed is {seed}, expected 0 to 2^64 - 1.')
     self._online = Path(online) if online else None
@@ -101,6 +108,7 @@ class Replay:
     self._length = length
     self._capacity = capacity
     self._offline_share = offline_share
+    self._success_share = success_share
     self._seed = seed
     self._bc_threshold = bc_threshold
     if offline and online and Path(offline).resolve() == self._online.resolve():
@@ -131,7 +139,7 @@ class Replay:
 
   def stats(self) -> dict[str, int]:
     """Counts of what is held in memory."""
-    offline, online, both = self._contents[1:]
+    _, offline, online, both, _ = self._contents
     return {
       'episodes': len(both.episodes),
       'transitions': both.transitions,
@@ -175,7 +183,7 @@ class Replay:
       path.unlink(missing_ok=True)
       raise
     self._names.append(path.stem)
-    version, offline, online, _ = self._contents
+    version, offline, online, _, _ = self._contents
     online = collections.deque((*online.episodes, loaded))
     excess = offline.transitions - self._capacity
     excess += sum(e.records - 1 for e in online)
@@ -232,16 +240,19 @@ class Replay:
 
   def _lanes(self, contents):
     """The pool of each window of a batch."""
-    _, offline, online, both = contents
+    _, offline, online, both, successes = contents
+    count = round(self._success_share * self._batch) if successes.episodes else 0
+    lanes, rest = [successes] * count, self._batch - count
     if self._offline_share < 0 or not offline.episodes or not online.episodes:
-      return [both] * self._batch
-    count = round(self._offline_share * self._batch)
-    return [offline] * count + [online] * (self._batch - count)
+      return lanes + [both] * rest
+    count = round(self._offline_share * rest)
+    return lanes + [offline] * count + [online] * (rest - count)
 
   def _combine(self, version, offline, online):
     online = Pool(online)
     both = Pool(offline.episodes + online.episodes)
-    return _Contents(version, offline, online, both)
+    successes = Pool(e for e in both.episodes if e.success)
+    return _Contents(version, offline, online, both, successes)
 
   def _load_offline(self, directory):
     paths = storage.find_episodes(directory) if directory.is_dir() else []
@@ -344,7 +355,7 @@ class Replay:
     return Episode(arrays, success)
 
   def _summary(self):
-    _, offline, online, both = self._contents
+    _, offline, online, both, _ = self._contents
     size = sum(v.nbytes for e in both.episodes for v in e.arrays.values())
     parts = []
     for name, pool in (('offline', offline), ('online', online)):
