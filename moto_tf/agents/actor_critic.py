@@ -128,9 +128,14 @@ class Critics(Module):
     self._target = nets.StackedMLP(*args)
     for source, target in self._pairs():
       target.assign(source)
-    self.updates = tf.Variable(0, dtype=tf.int64, name='updates')
+    self._updates = tf.Variable(0, dtype=tf.int64, name='updates')
     self._every = config.slow_target_update
     self._share = config.slow_target_fraction
+
+  @property
+  def updates(self) -> tf.Tensor:
+    """Gradient steps so far, float32."""
+    return tf.cast(self._updates, tf.float32)
 
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Values of every critic: inputs [..., D] to [count, ...]."""
@@ -142,19 +147,19 @@ class Critics(Module):
 
   def update_target(self) -> None:
     """Counts one gradient step and updates the targets when it is time."""
-    due = tf.equal(self.updates % self._every, 0)
-    first = tf.equal(self.updates, 0)
+    due = tf.equal(self._updates % self._every, 0)
+    first = tf.equal(self._updates, 0)
     share = tf.where(first, 1.0, tf.where(due, self._share, 0.0))
     for source, target in self._pairs():
       target.assign(share * source + (1 - share) * target)
-    self.updates.assign_add(1)
+    self._updates.assign_add(1)
 
   def state(self) -> dict[str, tf.Variable]:
     """Everything to save: critics, targets, and the update counter."""
     return {
       **self.named_variables('critics/'),
       **self._target.named_variables('critics/target/'),
-      'critics/updates': self.updates,
+      'critics/updates': self._updates,
     }
 
   def _pairs(self):

@@ -173,8 +173,7 @@ class MOTO(ActorCritic):
       metrics['actor_value_spread'] = spread
       loss /= spread
     if config.model_start or config.model_ramp:
-      step = tf.cast(self.critics.updates, tf.float32)
-      ramp = (step - config.model_start) / max(config.model_ramp, 1)
+      ramp = (self.critics.updates - config.model_start) / max(config.model_ramp, 1)
       ramp = tf.clip_by_value(ramp, 0.0, 1.0)
       metrics['actor_model_weight'] = ramp
       loss *= ramp
