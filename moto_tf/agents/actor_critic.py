@@ -51,6 +51,7 @@ class ActorCritic(Module):
   """
 
   penalty: tuple[str, float] | None = None
+  clone_steps = 0
 
   def __init__(
     self,

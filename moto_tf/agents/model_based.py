@@ -43,6 +43,7 @@ class ModelBasedAgent(Agent):
       'model': self.compile(self._model_step, jit=True),
       'behavior': self.compile(self._behavior_step, jit=True),
     }
+    self._clone = self.compile(self._clone_step, jit=True)
     self._policy = self.compile(self._policy_step)
     self._report = self.compile(self._report_step)
 
@@ -148,7 +149,10 @@ class ModelBasedAgent(Agent):
 
   def _train(self, batch, step):
     post, metrics = self.functions['model'](batch, self._seed(1, step))
-    mets = self.functions['behavior'](post, batch, self._seed(2, step))
+    if step < self.behavior.clone_steps:
+      mets = self._clone(post, batch)
+    else:
+      mets = self.functions['behavior'](post, batch, self._seed(2, step))
     return {**metrics, **mets}
 
   def _model_step(self, data, seed):
@@ -157,6 +161,10 @@ class ModelBasedAgent(Agent):
   def _behavior_step(self, post, data, seed):
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
     return self.behavior.train(post, self.model.preprocess(data), seed)
+
+  def _clone_step(self, post, data):
+    data = {k: v for k, v in data.items() if k not in self.obs_keys}
+    return self.behavior.clone(post, self.model.preprocess(data))
 
   def _policy_step(self, obs, state, noise, uniform, mode):
     obs = self.model.preprocess(obs)

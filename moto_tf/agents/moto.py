@@ -30,6 +30,7 @@ class MOTO(ActorCritic):
     inputs = world_model.feat + action
     super().__init__(config, world_model, action, 2, inputs, layers)
     self.penalty = config.moto.penalty, config.moto.alpha
+    self.clone_steps = config.moto.clone_steps
     if not config.moto.alpha:
       self.remarks.append('moto.alpha is 0: the penalty is not computed.')
     if not config.moto.beta:
@@ -64,6 +65,14 @@ class MOTO(ActorCritic):
     metrics.update(self._critic_opt.minimize(tape, loss))
     self.critics.update_target()
     return metrics
+
+  def clone(self, post: dict, data: dict) -> dict:
+    """A step of cloning alone, before critics and rollouts are used."""
+    with tf.GradientTape() as tape:
+      loss, cloned = clone_loss(self.actor, post['feat'], data)
+    metrics = {'actor_bc_loss': loss, 'bc_share': cloned}
+    loss *= self._config.moto.beta
+    return metrics | self._actor_opt.minimize(tape, loss)
 
   def imagine(self, start: dict, seed: tf.Tensor) -> dict[str, tf.Tensor]:
     """Rollouts of Eq. 4 with the penalised rewards of Eq. 3.
@@ -172,9 +181,8 @@ class MOTO(ActorCritic):
       spread = tf.maximum(sg(tf.math.reduce_std(v_hat)), 1.0)
       metrics['actor_value_spread'] = spread
       loss /= spread
-    if config.model_start or config.model_ramp:
-      ramp = (self.critics.updates - config.model_start) / max(config.model_ramp, 1)
-      ramp = tf.clip_by_value(ramp, 0.0, 1.0)
+    if config.model_ramp:
+      ramp = tf.minimum(self.critics.updates / config.model_ramp, 1.0)
       metrics['actor_model_weight'] = ramp
       loss *= ramp
     return loss, metrics
