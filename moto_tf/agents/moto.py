@@ -69,9 +69,9 @@ class MOTO(ActorCritic):
   def clone(self, post: dict, data: dict) -> dict:
     """A step of cloning alone, before critics and rollouts are used."""
     with tf.GradientTape() as tape:
-      loss, cloned = clone_loss(self.actor, post['feat'], data)
-    metrics = {'actor_bc_loss': loss, 'bc_share': cloned}
-    loss *= self._config.moto.beta
+      clone, cloned = clone_loss(self.actor, post['feat'], data)
+      loss = self._config.moto.beta * clone
+    metrics = {'actor_bc_loss': clone, 'bc_share': cloned}
     return metrics | self._actor_opt.minimize(tape, loss)
 
   def imagine(self, start: dict, seed: tf.Tensor) -> dict[str, tf.Tensor]:
