@@ -173,6 +173,7 @@ RULES = {
     '-1, or from 0 to 1',
   ),
   'collect_std': above(0),
+  'policy_average': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
   r'replay\.success_share': between(0, 1),
   r'bc_threshold|actor_ent|kl\.free|loss_scales\..+': at_least(0),
   r'actor\.min_std|.+_opt\.(lr|eps|clip)': above(0),

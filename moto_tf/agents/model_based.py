@@ -12,6 +12,8 @@ from moto_tf.agents.base import (
   lane_noise,
   to_tensors,
 )
+from moto_tf.agents.actor_critic import Actor
+from moto_tf.agents.averages import AveragedPolicy
 from moto_tf.envs import rewards_are_successes
 from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
 from moto_tf.nn import tfutils
@@ -44,6 +46,15 @@ class ModelBasedAgent(Agent):
       'behavior': self.compile(self._behavior_step, jit=True),
     }
     self._clone = self.compile(self._clone_step, jit=True)
+    nets = self.model.encoder, self.model.rssm, self.behavior.actor
+    self._acting, self._average = nets, None
+    if config.policy_average:
+      self._average = AveragedPolicy(
+        config, shapes, self._size, self.layers, nets
+      )
+      average = self._average
+      self._acting = average.encoder, average.rssm, average.actor
+      self._follow = self.compile(average.update)
     self._policy = self.compile(self._policy_step)
     self._report = self.compile(self._report_step)
 
@@ -76,7 +87,11 @@ class ModelBasedAgent(Agent):
     return action.numpy(), state
 
   def act(
-    self, feat: tf.Tensor, uniform: tf.Tensor, mode: str = 'train'
+    self,
+    feat: tf.Tensor,
+    uniform: tf.Tensor,
+    mode: str = 'train',
+    actor: Actor | None = None,
   ) -> tf.Tensor:
     """Actions [..., A] that `policy` takes in states it has come to know.
 
@@ -85,7 +100,7 @@ class ModelBasedAgent(Agent):
       uniform: noise [..., A] within (0, 1), where actions are sampled.
       mode: as of `policy`.
     """
-    actor = self.behavior.actor
+    actor = actor or self.behavior.actor
     scale = self._config.collect_std if mode == 'train' else 1.0
     dist = actor.dist(actor.outputs(feat), scale)
     how = 'sample' if mode == 'train' else self._config.eval_action
@@ -126,10 +141,13 @@ class ModelBasedAgent(Agent):
       **self.model.standardize.state('model/standardize/'),
       **self.model.optimizer.named_variables('model_opt/'),
       **self.behavior.state(),
+      **(self._average.state() if self._average else {}),
     }
 
   def policy_variables(self) -> dict[str, tf.Variable]:
-    wanted = lambda name: name.startswith(('model/', 'actor/'))
+    wanted = lambda name: name.startswith(
+      ('model/', 'actor/', 'average/')
+    )
     return {k: v for k, v in self.variables().items() if wanted(k)}
 
   def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
@@ -153,6 +171,8 @@ class ModelBasedAgent(Agent):
       mets = self._clone(post, batch)
     else:
       mets = self.functions['behavior'](post, batch, self._seed(2, step))
+    if self._average:
+      self._follow()
     return {**metrics, **mets}
 
   def _model_step(self, data, seed):
@@ -168,13 +188,14 @@ class ModelBasedAgent(Agent):
 
   def _policy_step(self, obs, state, noise, uniform, mode):
     obs = self.model.preprocess(obs)
-    embed = self.model.encoder(obs)
+    encoder, rssm, actor = self._acting
+    embed = encoder(obs)
     state = dict(state)
     action = state.pop('action')
-    state = self.model.rssm.obs_step(
+    state = rssm.obs_step(
       state, action, embed, obs['is_first'], noise
     )
-    action = self.act(self.model.rssm.get_feat(state), uniform, mode)
+    action = self.act(rssm.get_feat(state), uniform, mode, actor)
     return action, {**state, 'action': action}
 
   def _report_step(self, data, seed):
