@@ -241,6 +241,47 @@ def test_offline_share_with_one_kind(tmp_path, share):
   assert count == round(share * 4)
 
 
+@pytest.mark.parametrize('offline_share', [-1, 0.5])
+@pytest.mark.parametrize('share, count', [(0.2, 2), (0.25, 2), (1, 10)])
+def test_success_share_is_exact(tmp_path, offline_share, share, count):
+  """The first lanes are of successes of both kinds, the others as without."""
+  fill(tmp_path / 'a', [9, 40, 20])
+  fill(tmp_path / 'a', [5, 6], 10, success=True)
+  fill(tmp_path / 'b', [15, 7], 100)
+  fill(tmp_path / 'b', [8], 110, success=True)
+  replay = make_replay(
+    tmp_path / 'a',
+    tmp_path / 'b',
+    success_share=share,
+    offline_share=offline_share,
+    batch=10,
+    length=20,
+  )
+  seen, offline = set(), 0
+  for step in range(40):
+    batch = replay.sample(step)
+    assert batch['success'][:count].all()
+    seen |= set(numbers(batch)[:count].flat)
+    others = numbers(batch)[count:, 0] < 100
+    offline += others.sum()
+    if offline_share > 0:
+      assert others.sum() == round(0.5 * (10 - count))
+  assert seen == {10, 11, 110}
+  if offline_share < 0 and count < 10:
+    assert 0 < offline < 40 * (10 - count)
+
+
+def test_success_share_begins_with_the_first_success(tmp_path):
+  fill(tmp_path / 'a', [9, 40])
+  replay = make_replay(tmp_path / 'a', tmp_path / 'b', success_share=0.5)
+  assert not replay.sample(0)['success'].any()
+  replay.add(make_episode(100, 5), 'failure')
+  assert held(replay) == [0, 1, 100]
+  replay.add(make_episode(101, 5, success=True), 'success')
+  for step in range(5):
+    assert (numbers(replay.sample(step))[:2] == 101).all()
+
+
 def test_without_share_both_kinds_mix(tmp_path):
   replay = make_replay(
     fill(tmp_path / 'a', [3, 4]), fill(tmp_path / 'b', [5], 100), length=30
