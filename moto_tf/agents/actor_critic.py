@@ -51,7 +51,6 @@ class ActorCritic(Module):
   """
 
   penalty: tuple[str, float] | None = None
-  clone_steps = 0
 
   def __init__(
     self,
@@ -79,6 +78,11 @@ class ActorCritic(Module):
       **config.critic_opt,
       precision=layers.precision,
     )
+
+  def part(self, step: int) -> str:
+    """What the gradient step trains, as `train` takes it."""
+    del step
+    return 'all'
 
   def state(self) -> dict[str, tf.Variable]:
     """Variables to save, by name."""

@@ -45,7 +45,6 @@ class ModelBasedAgent(Agent):
       'model': self.compile(self._model_step, jit=True),
       'behavior': self.compile(self._behavior_step, jit=True),
     }
-    self._clone = self.compile(self._clone_step, jit=True)
     nets = self.model.encoder, self.model.rssm, self.behavior.actor
     self._acting, self._average = nets, None
     if config.policy_average:
@@ -167,10 +166,8 @@ class ModelBasedAgent(Agent):
 
   def _train(self, batch, step):
     post, metrics = self.functions['model'](batch, self._seed(1, step))
-    if step < self.behavior.clone_steps:
-      mets = self._clone(post, batch)
-    else:
-      mets = self.functions['behavior'](post, batch, self._seed(2, step))
+    part = self.behavior.part(step)
+    mets = self.functions['behavior'](post, batch, self._seed(2, step), part)
     if self._average:
       self._follow()
     return {**metrics, **mets}
@@ -178,13 +175,9 @@ class ModelBasedAgent(Agent):
   def _model_step(self, data, seed):
     return self.model.train(self.model.preprocess(data), seed)
 
-  def _behavior_step(self, post, data, seed):
+  def _behavior_step(self, post, data, seed, part='all'):
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
-    return self.behavior.train(post, self.model.preprocess(data), seed)
-
-  def _clone_step(self, post, data):
-    data = {k: v for k, v in data.items() if k not in self.obs_keys}
-    return self.behavior.clone(post, self.model.preprocess(data))
+    return self.behavior.train(post, self.model.preprocess(data), seed, part)
 
   def _policy_step(self, obs, state, noise, uniform, mode):
     obs = self.model.preprocess(obs)

@@ -30,23 +30,34 @@ class MOTO(ActorCritic):
     inputs = world_model.feat + action
     super().__init__(config, world_model, action, 2, inputs, layers)
     self.penalty = config.moto.penalty, config.moto.alpha
-    self.clone_steps = config.moto.clone_steps
     if not config.moto.alpha:
       self.remarks.append('moto.alpha is 0: the penalty is not computed.')
     if not config.moto.beta:
       self.remarks.append('moto.beta is 0: nothing is cloned.')
 
-  def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+  def part(self, step: int) -> str:
+    """What a gradient step trains: clone, critics too, or all of it."""
+    config = self._config.moto
+    if step < min(config.critic_start, config.model_start):
+      return 'clone'
+    return 'critics' if step < config.model_start else 'all'
+
+  def train(
+    self, post: dict, data: dict, seed: tf.Tensor, part: str = 'all'
+  ) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
 
     Args:
       post: posterior states [B, T, ...] with 'feat', without gradient.
       data: preprocessed batch [B, T, ...].
       seed: [2].
+      part: of `part`.
 
     Returns:
       Scalar metrics.
     """
+    if part == 'clone':
+      return self.clone(post, data)
     draw_seed, imagine_seed = split(seed, 2)
     real = draw_transitions(
       post, data, self._config.moto.start_states, draw_seed
@@ -54,10 +65,14 @@ class MOTO(ActorCritic):
     if self._config.moto.data_target == 'lambda':
       returns = self.data_returns(post, data, draw_seed)
       real['target'] = tf.gather(tf.reshape(returns, [-1]), real['pick'])
-    with tf.GradientTape() as tape:
+    if part == 'critics':
       seq = self.imagine(real['next'], imagine_seed)
-      loss, metrics = self.actor_loss(seq, post, data)
-    metrics.update(self._actor_opt.minimize(tape, loss))
+      metrics = self.clone(post, data)
+    else:
+      with tf.GradientTape() as tape:
+        seq = self.imagine(real['next'], imagine_seed)
+        loss, metrics = self.actor_loss(seq, post, data)
+      metrics.update(self._actor_opt.minimize(tape, loss))
     seq = {k: sg(v) for k, v in seq.items()}
     with tf.GradientTape() as tape, tf.name_scope('critics'):
       loss, mets = self.critic_loss(seq, real)
@@ -67,7 +82,7 @@ class MOTO(ActorCritic):
     return metrics
 
   def clone(self, post: dict, data: dict) -> dict:
-    """A step of cloning alone, before critics and rollouts are used."""
+    """A step of the actor on Eq. 10's cloning alone."""
     with tf.GradientTape() as tape:
       clone, cloned = clone_loss(self.actor, post['feat'], data)
       loss = self._config.moto.beta * clone
@@ -182,7 +197,9 @@ class MOTO(ActorCritic):
       metrics['actor_value_spread'] = spread
       loss /= spread
     if config.model_ramp:
-      ramp = tf.minimum(self.critics.updates / config.model_ramp, 1.0)
+      done = max(config.model_start - config.critic_start, 0)
+      ramp = (self.critics.updates - done) / config.model_ramp
+      ramp = tf.clip_by_value(ramp, 0.0, 1.0)
       metrics['actor_model_weight'] = ramp
       loss *= ramp
     return loss, metrics
