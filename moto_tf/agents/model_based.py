@@ -144,9 +144,7 @@ class ModelBasedAgent(Agent):
     }
 
   def policy_variables(self) -> dict[str, tf.Variable]:
-    wanted = lambda name: name.startswith(
-      ('model/', 'actor/', 'average/')
-    )
+    wanted = lambda name: name.startswith(('model/', 'actor/', 'average/'))
     return {k: v for k, v in self.variables().items() if wanted(k)}
 
   def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
@@ -185,9 +183,7 @@ class ModelBasedAgent(Agent):
     embed = encoder(obs)
     state = dict(state)
     action = state.pop('action')
-    state = rssm.obs_step(
-      state, action, embed, obs['is_first'], noise
-    )
+    state = rssm.obs_step(state, action, embed, obs['is_first'], noise)
     action = self.act(rssm.get_feat(state), uniform, mode, actor)
     return action, {**state, 'action': action}
 

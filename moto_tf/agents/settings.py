@@ -11,7 +11,9 @@ PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
 MOTO_RULES = {
   r'moto\.penalty': one_of(*PENALTY_NAMES),
   r'moto\.data_target': one_of('one_step', 'lambda', 'rollout'),
-  r'moto\.(alpha|beta|start_states|critic_start|model_start|model_ramp)': at_least(0),
+  r'moto\.(alpha|beta|start_states|critic_start|model_start|model_ramp)': at_least(
+    0
+  ),
 }
 
 

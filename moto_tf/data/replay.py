@@ -241,7 +241,9 @@ class Replay:
   def _lanes(self, contents):
     """The pool of each window of a batch."""
     _, offline, online, both, successes = contents
-    count = round(self._success_share * self._batch) if successes.episodes else 0
+    count = (
+      round(self._success_share * self._batch) if successes.episodes else 0
+    )
     lanes, rest = [successes] * count, self._batch - count
     if self._offline_share < 0 or not offline.episodes or not online.episodes:
       return lanes + [both] * rest

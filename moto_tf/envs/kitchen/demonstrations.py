@@ -43,8 +43,13 @@ def demonstrator(name: str, order: str = '') -> Demonstrator:
 
 # The 24 plans of relay policy learning's logs; see docs/kitchen.md.
 LETTERS = {
-  'm': 'microwave', 'k': 'kettle', 't': 'top burner', 'b': 'bottom burner',
-  's': 'light switch', 'h': 'hinge cabinet', 'l': 'slide cabinet',
+  'm': 'microwave',
+  'k': 'kettle',
+  't': 'top burner',
+  'b': 'bottom burner',
+  's': 'light switch',
+  'h': 'hinge cabinet',
+  'l': 'slide cabinet',
 }
 PLANS = (
   'kbhl kbsl kshl ktbl ktsl mbhl mbsl mkbh mkbl mkhl mksl mkth mkts mtbh mtbl '

@@ -1,0 +1,169 @@
+"""MOTO: what is trained when, and the weights that act."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import (
+  changed,
+  make_agent,
+  make_batch,
+  randomize,
+  snapshot,
+  tiny_config,
+)
+from moto_naive import SEED, fresh, norm_of, posterior, rollout
+
+from moto_tf.agents import moto
+
+
+@pytest.mark.parametrize(
+  'critic, model, expected',
+  [
+    (0, 0, ['all'] * 6),
+    (0, 2, ['critics'] * 2 + ['all'] * 4),
+    (1, 4, ['clone', 'critics', 'critics', 'critics', 'all', 'all']),
+    (3, 3, ['clone'] * 3 + ['all'] * 3),
+    (5, 3, ['clone'] * 3 + ['all'] * 3),
+  ],
+)
+def test_parts(critic, model, expected):
+  agent = fresh(moto__critic_start=critic, moto__model_start=model)
+  assert [agent.behavior.part(i) for i in range(6)] == expected
+
+
+@pytest.mark.parametrize(
+  'part, moved',
+  [
+    ('clone', {'actor'}),
+    ('critics', {'actor', 'critics/online', 'critics/updates'}),
+  ],
+)
+def test_a_part_moves_its_own(part, moved):
+  """Until values count, the actor's gradient is that of cloning alone."""
+  agent = fresh()
+  post, data = posterior(agent, make_batch(tiny_config()))
+  agent.behavior.train(post, data, SEED)  # The first one copies the targets.
+  behavior = agent.behavior
+  with tf.GradientTape() as tape:
+    loss, _ = moto.clone_loss(behavior.actor, post['feat'], data)
+    total = 10 * loss
+  grads = tape.gradient(total, behavior.actor.variables)
+  before = snapshot(agent)
+  metrics = behavior.train(post, data, SEED, part)
+  assert changed(agent, before) == moved
+  norm = norm_of([g.numpy() for g in grads])
+  np.testing.assert_allclose(metrics['actor_grad_norm'], norm, rtol=1e-3)
+  np.testing.assert_allclose(metrics['actor_bc_loss'], loss, rtol=1e-4)
+
+
+def test_critics_learn_the_same_from_either_part():
+  """They see the rollouts they would see if the actor used them too."""
+  both = []
+  for part in ('critics', 'all'):
+    agent = fresh()
+    post, data = posterior(agent, make_batch(tiny_config()))
+    both.append(agent.behavior.train(post, data, SEED, part))
+  for key in ('critic_model_loss', 'critic_data_loss', 'critic_grad_norm'):
+    np.testing.assert_allclose(both[0][key], both[1][key], rtol=1e-4)
+
+
+def test_the_agent_trains_the_part_of_its_step():
+  agent = make_agent(tiny_config(moto__critic_start=1, moto__model_start=2))
+  batch = make_batch(tiny_config())
+  seen = []
+  for step in range(3):
+    before = snapshot(agent)
+    metrics = agent.train(batch, step)
+    seen.append((changed(agent, before), 'imag_value' in metrics))
+  assert seen == [
+    ({'model', 'actor'}, False),
+    ({'model', 'actor', 'critics/online', 'critics/updates'}, False),
+    ({'model', 'actor', 'critics/online', 'critics/updates'}, True),
+  ]
+
+
+@pytest.mark.parametrize('critic, model', [(0, 0), (2, 5), (5, 3)])
+def test_the_weight_of_values_grows(critic, model):
+  """From 0 at model_start by 1 / model_ramp per step, to 1."""
+  agent = fresh(
+    moto__critic_start=critic, moto__model_start=model, moto__model_ramp=4
+  )
+  behavior = agent.behavior
+  post, data = posterior(agent, make_batch(tiny_config()))
+  seq = rollout(agent)
+  cloning, _ = moto.clone_loss(behavior.actor, post['feat'], data)
+  rest = lambda loss, mets: (
+    loss - 10 * cloning + 1e-4 * mets['actor_ent_weighted']
+  )
+  entropy = behavior.actor.dist(seq['policy'][:-1]).entropy()
+  weighted = tf.reduce_mean(seq['weight'] * entropy)
+  found = []
+  for step in range(12):
+    if step >= model:
+      loss, mets = behavior.actor_loss(seq, post, data)
+      mets['actor_ent_weighted'] = weighted
+      found.append(float(rest(loss, mets) / mets['actor_model_loss']))
+    if step >= min(critic, model):
+      behavior.critics.update_target()
+  expected = [min(i / 4, 1) for i in range(len(found))]
+  np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_collecting_with_a_smaller_deviation():
+  agent = make_agent(tiny_config(collect_std=0.25))
+  randomize(agent)
+  feat = tf.random.normal([4, agent.model.feat], seed=0)
+  noise = tf.random.uniform([4, 2], 0.01, 0.99, seed=0)
+  dist = agent.behavior.actor(feat)
+  narrow = type(dist)(dist.mode(), 0.25 * agent_std(agent, feat))
+  found = agent.act(feat, noise, 'train')
+  np.testing.assert_allclose(found, narrow.sample(noise=noise), atol=1e-5)
+  np.testing.assert_allclose(agent.act(feat, noise, 'eval'), dist.mean())
+
+
+def agent_std(agent, feat):
+  _, std = tf.split(agent.behavior.actor.outputs(feat), 2, -1)
+  return 2 * tf.sigmoid(std / 2) + 0.1
+
+
+def test_averaged_weights_act():
+  """Copies are the running average, of what acts alone, and are saved."""
+  settings = {'policy_average': 0.9}
+  agent = make_agent(tiny_config(**settings))
+  plain = make_agent(tiny_config())
+  batch = make_batch(tiny_config())
+  names = ('model/encoder', 'model/rssm', 'actor')
+  weights = lambda a: {
+    k: v.numpy() for k, v in a.variables().items() if k.startswith(names)
+  }
+  average = weights(agent)
+  for n in range(20):
+    metrics = agent.train(batch, n)
+    assert metrics == plain.train(batch, n)
+    share = max(0.1, 9 / (10 + n))
+    for key, value in weights(agent).items():
+      average[key] = average[key] + share * (value - average[key])
+  saved = agent.save()
+  copies = {
+    f'average/{k.removeprefix("model/")}': v for k, v in average.items()
+  }
+  assert copies.keys() == {k for k in saved if k.startswith('average/')} - {
+    'average/updates'
+  }
+  for key, value in copies.items():
+    np.testing.assert_allclose(saved[key], value, atol=1e-5)
+  obs = {k: batch[k][:, 0] for k in ('image', 'is_first')}
+  lanes = np.arange(3), np.zeros(3, int)
+  action, _ = agent.policy(obs, None, lanes, 'eval')
+  newest, _ = plain.policy(obs, None, lanes, 'eval')
+  assert np.abs(action - newest).max() > 1e-3
+  for name in names:
+    for key, var in plain.variables().items():
+      if key.startswith(name):
+        var.assign(saved[f'average/{key.removeprefix("model/")}'])
+  expected, _ = plain.policy(obs, None, lanes, 'eval')
+  np.testing.assert_allclose(action, expected, atol=1e-6)
+  other = make_agent(tiny_config(**settings))
+  other.load(saved, policy_only=True)
+  again, _ = other.policy(obs, None, lanes, 'eval')
+  np.testing.assert_array_equal(action, again)
