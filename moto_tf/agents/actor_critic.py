@@ -98,6 +98,7 @@ class Actor(Module):
     )
     self.size = action
     self._min_std = config.min_std
+    self._sample_grad = config.sample_grad
 
   def __call__(self, feat: tf.Tensor) -> dists.TruncNormal:
     return self.dist(self.outputs(feat))
@@ -108,9 +109,8 @@ class Actor(Module):
 
   def dist(self, outputs: tf.Tensor) -> dists.TruncNormal:
     mean, std = tf.split(outputs, 2, -1)
-    return dists.TruncNormal(
-      tf.tanh(mean), 2 * tf.sigmoid(std / 2) + self._min_std
-    )
+    std = 2 * tf.sigmoid(std / 2) + self._min_std
+    return dists.TruncNormal(tf.tanh(mean), std, self._sample_grad)
 
 
 class Critics(Module):

@@ -93,10 +93,16 @@ class _FromNoise(tfd.Independent):
     Returns:
       [*sample_shape, *batch_shape, *event_shape] float32, or with noise its
       shape broadcast with batch_shape and event_shape.
+
+    Raises:
+      TypeError: both are given, or noise stands first and without its name.
     """
+    dtype = getattr(sample_shape, 'dtype', None)
+    if dtype is not None and tf.as_dtype(dtype).is_floating:
+      raise TypeError('Give noise by its name, as in sample(noise=noise).')
     if noise is None:
       return super().sample(sample_shape, seed, name)
-    if seed is not None or sample_shape != ():
+    if seed is not None or not isinstance(sample_shape, tuple) or sample_shape:
       raise TypeError('Give either noise, or sample_shape and seed.')
     return self._make(noise)
 
