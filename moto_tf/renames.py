@@ -1,4 +1,4 @@
-"""Settings that had other names, so that files of older versions load."""
+"""Settings that were called or chosen otherwise, so that older files load."""
 
 import re
 from collections.abc import Mapping
@@ -13,13 +13,15 @@ RENAMED = {
   'beta': 'moto.beta',
   'start_states': 'moto.start_states',
 }
+# What runs did before there was a setting for it.
+ADDED = {'actor.sample_grad': 'exact'}
 
 
 def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Settings by dotted key of any version, by the names of today.
 
   Before 0.2 no file said the method. `behavior` with the weights of penalty
-  and cloning does.
+  and cloning does. Files of whole runs get the settings that are new since.
   """
   new = {RENAMED.get(key, key): value for key, value in settings.items()}
   off = {'no_bc': 'beta', 'no_unc': 'alpha'}
@@ -31,7 +33,8 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
       new.pop(key, None)
   elif names or 'behavior' in settings:
     new['method'] = '_'.join(names) or 'moto'
-  return new
+  whole = {'task', 'seed', 'offline_steps', 'online_steps'} <= new.keys()
+  return {**(ADDED if whole else {}), **new}
 
 
 def recorded_name(logdir: Path, settings: Mapping[str, Any]) -> str:

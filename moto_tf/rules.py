@@ -152,6 +152,7 @@ RULES = {
   'precision': one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
   'env_workers': one_of('process', 'none'),
   'eval_action': one_of('mean', 'mode', 'sample'),
+  r'actor\.sample_grad': one_of('exact', 'dreamerv2'),
   r'.+\.act': one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
   r'.+\.norm': one_of('none', 'layer'),
   r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),

@@ -242,6 +242,7 @@ def test_wrong_types(key, value, expected):
   'key,value,advice',
   [
     ('precision', 'float16', 'one of auto, float32'),
+    ('actor.sample_grad', 'tfp', 'one of exact, dreamerv2'),
     ('moto.penalty', 'std', 'one of prob_distance'),
     ('env_workers', 'thread', 'one of process, none'),
     ('rssm.norm', 'batch', 'one of none, layer'),

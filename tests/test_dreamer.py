@@ -331,7 +331,24 @@ def test_preset():
   assert {k: v for k, v in config.items() if v != default[k]} == {
     'method': 'dreamerv2',
     'rssm.ensemble': 1,
+    'actor.sample_grad': 'dreamerv2',
   }
+
+
+@pytest.mark.parametrize('name', ['exact', 'dreamerv2'])
+def test_sample_grad(name):
+  """The setting reaches the policy, in imagination and everywhere else."""
+  actor = fresh(actor__sample_grad=name).behavior.actor
+  outputs = tf.constant([[0.3, -0.2, 0.5, -1.0]])
+  with tf.GradientTape() as tape:
+    tape.watch(outputs)
+    sample = actor.dist(outputs).sample(noise=tf.constant([[0.4, 0.8]]))
+  found = tape.gradient(sample, outputs)[:, :2]
+  moved = 1 - tf.tanh(outputs[:, :2]) ** 2  # d loc / d output.
+  if name == 'dreamerv2':
+    np.testing.assert_allclose(found, moved, 1e-6)
+  else:
+    assert (found < 0.9 * moved).numpy().all()
 
 
 def test_preset_architecture():

@@ -67,7 +67,7 @@ def test_data_returns(terminal):
   post, data = posterior(agent, batch)
   found = agent.behavior.data_returns(post, data, SEED)
   noise = uniform([3, 6, 2], split(SEED, 2)[1])
-  action = agent.behavior.actor(post['feat']).sample(noise)
+  action = agent.behavior.actor(post['feat']).sample(noise=noise)
   value = naive_q(agent, 'target', post['feat'], action).min(0)
   discount = GAMMA * (1 - np.asarray(batch['is_terminal'], float))
   for b in range(3):

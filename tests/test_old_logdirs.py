@@ -134,6 +134,24 @@ def test_what_was_small_is_small_short(tmp_path):
   assert rundir.check_changes(path, config, meta)['model_opt.lr'][1] == 1e-5
 
 
+def test_keeps_its_gradient_until_another_is_named(tmp_path, capsys):
+  """The preset has another one than the runs that began before it."""
+  path = tmp_path / 'config.yaml'
+  shutil.copy(LOGDIRS / 'pendulum' / 'dreamerv2' / '0' / 'config.yaml', path)
+  preset = make_config('dreamerv2')
+  for _ in range(2):  # The second time it is on record.
+    config = rundir.keep_added(path, preset)
+    assert config.actor.sample_grad == 'exact'
+    assert 'sample_grad stays exact' in capsys.readouterr().out
+    config.save(path)
+  named = make_config('dreamerv2', {'actor.sample_grad': 'dreamerv2'})
+  assert rundir.keep_added(path, named) == named
+  preset.save(path)
+  assert rundir.keep_added(path, preset) == preset
+  assert rundir.keep_added(tmp_path / 'new.yaml', preset) == preset
+  assert not capsys.readouterr().out
+
+
 def test_every_result_that_is_committed_loads():
   assert len(RESULTS) > 40
   for path in RESULTS:

@@ -240,7 +240,7 @@ def test_imagination_matches_a_manual_loop():
     np.testing.assert_array_equal(seq['stoch'][t], state['stoch'])
     feat = rssm.get_feat(state)
     np.testing.assert_allclose(seq['feat'][t], feat, atol=1e-5)
-    action = actor(feat).sample(noises[t])
+    action = actor(feat).sample(noise=noises[t])
     np.testing.assert_allclose(seq['action'][t], action, atol=1e-5)
     if t < horizon:
       action = seq['action'][t]

@@ -103,6 +103,7 @@ class Actor(Module):
     )
     self.size = action
     self._min_std = config.min_std
+    self._sample_grad = config.sample_grad
 
   def __call__(self, feat: tf.Tensor) -> dists.TruncNormal:
     return self.dist(self.outputs(feat))
@@ -112,10 +113,10 @@ class Actor(Module):
     return tf.cast(self.mlp(feat), tf.float32)
 
   def dist(self, outputs: tf.Tensor, scale: float = 1.0) -> dists.TruncNormal:
-    """The policy; `scale` times its standard deviation."""
+    """The policy, with `scale` times its standard deviation."""
     mean, std = tf.split(outputs, 2, -1)
     std = 2 * tf.sigmoid(std / 2) + self._min_std
-    return dists.TruncNormal(tf.tanh(mean), scale * std)
+    return dists.TruncNormal(tf.tanh(mean), scale * std, self._sample_grad)
 
 
 class Critics(Module):

@@ -103,7 +103,9 @@ class ModelBasedAgent(Agent):
     scale = self._config.collect_std if mode == 'train' else 1.0
     dist = actor.dist(actor.outputs(feat), scale)
     how = 'sample' if mode == 'train' else self._config.eval_action
-    return dist.sample(uniform) if how == 'sample' else getattr(dist, how)()
+    if how == 'sample':
+      return dist.sample(noise=uniform)
+    return getattr(dist, how)()
 
   def fit(self, records: Callable[[str], np.ndarray]) -> None:
     """Mean and spread of vector observations; see Agent.fit."""

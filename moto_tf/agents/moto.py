@@ -137,7 +137,7 @@ class MOTO(ActorCritic):
     config, feat = self._config, post['feat']
     dist = self.actor(feat)
     shape = [*data['reward'].shape, data['action'].shape[-1]]
-    action = dist.sample(uniform(shape, split(seed, 2)[1]))
+    action = dist.sample(noise=uniform(shape, split(seed, 2)[1]))
     value = tf.reduce_min(self.critics.target(feat, action), 0)
     discount = config.discount * tf.ones_like(data['reward'])
     if config.pred_discount:

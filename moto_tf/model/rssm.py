@@ -209,7 +209,7 @@ class EnsembleRSSM(Module):
     stoch = self._flat(state['stoch'])
     deter = self._gru(dot, rest, stoch, state['deter'], action)
     logit = self.prior_one(deter[None], member[None])[0]
-    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
+    stoch = tf.cast(dists.OneHot(logit).sample(noise=noise), self._dtype)
     return {'deter': deter, 'stoch': stoch, 'logit': logit}
 
   def prior_one(self, deter: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
@@ -260,7 +260,7 @@ class EnsembleRSSM(Module):
     """State with z ~ q(z | h, x)."""
     x = self._hidden(dot('deter', deter) + embed, w, 'post')
     logit = self._to_logit(dot('out', x) + w['out_bias'])
-    stoch = tf.cast(dists.OneHot(logit).sample(noise), self._dtype)
+    stoch = tf.cast(dists.OneHot(logit).sample(noise=noise), self._dtype)
     return {'deter': deter, 'stoch': stoch, 'logit': logit}
 
   def _hidden(self, x, w, name):
@@ -286,8 +286,8 @@ def kl_loss(
     Scalar loss, and the KL per state [...].
   """
   sg = tf.stop_gradient
-  value = dists.OneHot(sg(post)).kl(dists.OneHot(prior))
-  other = dists.OneHot(post).kl(dists.OneHot(sg(prior)))
+  value = dists.OneHot(sg(post)).kl_divergence(dists.OneHot(prior))
+  other = dists.OneHot(post).kl_divergence(dists.OneHot(sg(prior)))
   loss = balance * tf.maximum(tf.reduce_mean(value), free)
   loss += (1 - balance) * tf.maximum(tf.reduce_mean(other), free)
   return loss, value

@@ -164,7 +164,7 @@ class WorldModel(Module):
     def act(t, state):
       feat = self.rssm.get_feat(state)
       policy = actor.outputs(tf.stop_gradient(feat))
-      action = actor.dist(policy).sample(action_noise[t])
+      action = actor.dist(policy).sample(noise=action_noise[t])
       seq.append({**state, 'feat': feat, 'policy': policy, 'action': action})
       return action
 

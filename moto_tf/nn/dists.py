@@ -1,141 +1,256 @@
-"""Distributions of DreamerV2, with noise as an argument."""
+"""Distributions of DreamerV2, by TensorFlow Probability's contract.
 
-import functools
+All are `tfp.distributions` in float32, whatever the precision of their
+parameters: `log_prob`, `entropy`, `mean`, `mode`, `batch_shape`, slicing,
+`tfd.kl_divergence` and `sample(sample_shape, seed)` are TFP's. Policies and
+latents are also sampled from noise that is given, by its name:
+
+  dist.sample(seed=3)          a sample, as of any distribution
+  dist.sample([10], seed=3)    ten samples
+  dist.sample(noise=noise)     the sample that this noise makes
+
+Subclasses have formulas of their own where TFP's take more operations.
+"""
 
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.nn.tfutils import custom_gradient
+from moto_tf import startup
+from moto_tf.nn import tfutils
+
+with startup.quiet():
+  from tensorflow_probability import distributions as tfd
+  from tensorflow_probability import random as tfr
+  from tensorflow_probability import util as tfu
+
+# Gradients of TruncNormal's samples.
+SAMPLE_GRADS = ('exact', 'dreamerv2')
 
 
-class UnitNormal:
-  """Independent normals of unit variance over the last `dims` axes of mean."""
+class UnitNormal(tfd.Independent):
+  """Independent normals of unit variance; the last `dims` axes are the event.
 
-  def __init__(self, mean: tf.Tensor, dims: int):
-    self._mean = tf.cast(mean, tf.float32)
-    self._dims = dims
+  Args:
+    loc: [..., *event].
+    dims: number of axes of the event.
+  """
 
-  def mean(self) -> tf.Tensor:
-    return self._mean
+  def __init__(self, loc: tf.Tensor, dims: int):
+    parameters = {'loc': loc, 'dims': dims}
+    self._loc, self._dims = tf.cast(loc, tf.float32), dims
+    super().__init__(tfd.Normal(self._loc, 1.0), dims, name='UnitNormal')
+    self._parameters = parameters
 
-  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
-    """Sum over the last `dims` axes of log p(value)."""
-    axes = list(range(-self._dims, 0))
-    size = int(np.prod(self._mean.shape[len(self._mean.shape) - self._dims :]))
-    square = tf.math.squared_difference(self._mean, value)
-    square = tf.reduce_sum(square, axes) if axes else square
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    event_ndims = lambda self: self._dims
+    return {'loc': tfu.ParameterProperties(event_ndims=event_ndims)}
+
+  def _log_prob(self, value):
+    # One operation per entry, since the entries may be those of images.
+    square = tf.math.squared_difference(self._loc, value)
+    square = tf.reduce_sum(square, range(-self._dims, 0))
+    size = self.event_shape.num_elements()
     return -0.5 * (square + size * np.log(2 * np.pi))
 
 
-class Bernoulli:
-  """Bernoulli whose log_prob takes soft targets in [0, 1]."""
+class Bernoulli(tfd.Bernoulli):
+  """Bernoulli whose log_prob takes soft targets in [0, 1].
 
-  def __init__(self, logit: tf.Tensor):
-    self._logit = tf.cast(logit, tf.float32)
+  Args:
+    logits: [...].
+  """
 
-  def mean(self) -> tf.Tensor:
-    return tf.sigmoid(self._logit)
+  def __init__(self, logits: tf.Tensor):
+    parameters = {'logits': logits}
+    super().__init__(tf.cast(logits, tf.float32), dtype=tf.float32)
+    self._parameters = parameters
 
-  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
-    return -tf.nn.sigmoid_cross_entropy_with_logits(value, self._logit)
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return {'logits': tfu.ParameterProperties()}
+
+  def _log_prob(self, value):
+    logits, value = self.logits, tf.cast(value, tf.float32)
+    if value.shape != logits.shape:
+      logits, value = logits + 0 * value, value + 0 * logits
+    return -tf.nn.sigmoid_cross_entropy_with_logits(value, logits)
 
 
-class OneHot:
+class _FromNoise(tfd.Independent):
+  """Whose samples are a function of noise: `_make`, from that of `_draw`."""
+
+  def sample(
+    self, sample_shape=(), seed=None, name='sample', *, noise=None
+  ) -> tf.Tensor:
+    """Sample by TFP's arguments, or the one that given noise makes.
+
+    Args:
+      sample_shape, seed, name: as of every distribution.
+      noise: of the shape of the sample, or one that broadcasts with it; what
+        it has to be is said by the class. Instead of sample_shape and seed.
+
+    Returns:
+      [*sample_shape, *batch_shape, *event_shape] float32, or with noise its
+      shape broadcast with batch_shape and event_shape.
+
+    Raises:
+      TypeError: both are given, or noise stands first and without its name.
+    """
+    dtype = getattr(sample_shape, 'dtype', None)
+    if dtype is not None and tf.as_dtype(dtype).is_floating:
+      raise TypeError('Give noise by its name, as in sample(noise=noise).')
+    if noise is None:
+      return super().sample(sample_shape, seed, name)
+    if seed is not None or not isinstance(sample_shape, tuple) or sample_shape:
+      raise TypeError('Give either noise, or sample_shape and seed.')
+    return self._make(noise)
+
+  def _sample_n(self, n, seed=None):
+    parts = [n], self.batch_shape_tensor(), self.event_shape_tensor()
+    return self._make(self._draw(tf.concat(parts, 0), tfr.sanitize_seed(seed)))
+
+  def _sample_and_log_prob(self, sample_shape, seed):
+    value = self.sample(sample_shape, seed)
+    return value, self.log_prob(value)
+
+
+class OneHot(_FromNoise):
   """Independent categoricals with straight-through one-hot samples.
 
-  Args:
-    logit: [..., stoch, discrete], normalised or not.
-  """
-
-  def __init__(self, logit: tf.Tensor):
-    self._logit = tf.cast(logit, tf.float32)
-
-  @functools.cached_property
-  def log_probs(self) -> tf.Tensor:
-    return tf.nn.log_softmax(self._logit)
-
-  @functools.cached_property
-  def probs(self) -> tf.Tensor:
-    return tf.exp(self.log_probs)
-
-  def sample(self, noise: tf.Tensor) -> tf.Tensor:
-    """One-hot sample from Gumbel noise; gradients pass to the probabilities."""
-    return _straight_through(self._logit, noise)
-
-  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
-    """Sum over the categoricals of log p(value), shape [...]."""
-    return tf.reduce_sum(value * self.log_probs, [-2, -1])
-
-  def entropy(self) -> tf.Tensor:
-    return -tf.reduce_sum(self.probs * self.log_probs, [-2, -1])
-
-  def kl(self, other: 'OneHot') -> tf.Tensor:
-    """KL(self || other), summed over the categoricals, shape [...]."""
-    return tf.reduce_sum(
-      self.probs * (self.log_probs - other.log_probs), [-2, -1]
-    )
-
-
-class TruncNormal:
-  """Independent normals truncated to [-1, 1], reparameterised.
-
-  Samples are the inverse distribution function at uniform noise, so they are
-  differentiable, need no rejection and compile with XLA.
+  Gradients of a sample pass to the probabilities. `sample(noise=...)` takes
+  Gumbel noise; 0 makes the mode.
 
   Args:
-    mean: [..., size] within [-1, 1].
-    std: [..., size], of the normal before truncation.
+    logits: [..., stoch, discrete], normalised or not.
   """
 
-  def __init__(self, mean: tf.Tensor, std: tf.Tensor):
-    self._mean = tf.cast(mean, tf.float32)
-    self._std = tf.cast(std, tf.float32)
-    self._a = (-1 - self._mean) / self._std
-    self._b = (1 - self._mean) / self._std
-    self._cdf_a = _cdf(self._a)
-    self._mass = _cdf(self._b) - self._cdf_a
+  def __init__(self, logits: tf.Tensor):
+    parameters = {'logits': logits}
+    self._logits = tf.cast(logits, tf.float32)
+    each = tfd.OneHotCategorical(self._logits, dtype=tf.float32)
+    super().__init__(each, 1, name='OneHot')
+    self._parameters = parameters
 
-  def sample(self, noise: tf.Tensor) -> tf.Tensor:
-    """Sample from uniform noise in (0, 1) of the shape of `mean`."""
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    return {'logits': tfu.ParameterProperties(event_ndims=2)}
+
+  def _draw(self, shape, seed):
+    return tfutils.gumbel(shape, seed)
+
+  def _make(self, noise):
+    logits, noise = self._logits, tf.convert_to_tensor(noise, tf.float32)
+    if noise.shape not in ([], logits.shape):
+      logits += tf.zeros_like(noise)
+    return _straight_through(logits, noise)
+
+  def _log_prob(self, value):
+    return tf.reduce_sum(value * tf.nn.log_softmax(self._logits), [-2, -1])
+
+  def _entropy(self):
+    log_probs = tf.nn.log_softmax(self._logits)
+    return -tf.reduce_sum(tf.exp(log_probs) * log_probs, [-2, -1])
+
+
+@tfd.RegisterKL(OneHot, OneHot)
+def _kl(one, two, name=None):
+  del name
+  mine, other = (tf.nn.log_softmax(x._logits) for x in (one, two))
+  return tf.reduce_sum(tf.exp(mine) * (mine - other), [-2, -1])
+
+
+class TruncNormal(_FromNoise):
+  """Independent normals truncated to [-1, 1], over the last axis.
+
+  Samples are the inverse distribution function at uniform noise in (0, 1),
+  which `sample(noise=...)` takes. So they need no rejection, compile with XLA,
+  and have a gradient:
+
+    exact       that of the inverse distribution function
+    dreamerv2   d x / d loc = 1, d x / d scale = (x - loc) / scale. So has
+                TFP's TruncatedNormal, and with it DreamerV2's public code; it
+                holds where the bounds are far away.
+
+  Args:
+    loc: [..., size] within [-1, 1].
+    scale: [..., size], of the normal before truncation.
+    sample_grad: one of SAMPLE_GRADS.
+  """
+
+  def __init__(
+    self, loc: tf.Tensor, scale: tf.Tensor, sample_grad: str = 'exact'
+  ):
+    if sample_grad not in SAMPLE_GRADS:
+      raise ValueError(f'sample_grad is {sample_grad!r}, not in {SAMPLE_GRADS}')
+    parameters = {'loc': loc, 'scale': scale, 'sample_grad': sample_grad}
+    self._loc = tf.cast(loc, tf.float32)
+    self._scale = tf.cast(scale, tf.float32)
+    self._sample_grad = sample_grad
+    each = tfd.TruncatedNormal(self._loc, self._scale, -1.0, 1.0)
+    super().__init__(each, 1, name='TruncNormal')
+    self._parameters = parameters
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    vector = tfu.ParameterProperties(event_ndims=1)
+    return {'loc': vector, 'scale': vector}
+
+  def _draw(self, shape, seed):
+    return tfutils.uniform(shape, seed)
+
+  def _make(self, noise):
+    _, _, start, mass = self._bounds()
     # The inverse has no finite gradient at 0 and 1; DreamerV2 clips there too.
-    p = tf.clip_by_value(self._cdf_a + noise * self._mass, 1e-6, 1 - 1e-6)
-    event = self._mean + self._std * tf.math.ndtri(p)
+    p = tf.clip_by_value(start + noise * mass, 1e-6, 1 - 1e-6)
+    z = tf.math.ndtri(p)
+    if self._sample_grad == 'dreamerv2':
+      z = tf.stop_gradient(z)
+    event = self._loc + self._scale * z
     clipped = tf.clip_by_value(event, -1 + 1e-6, 1 - 1e-6)
     return event + tf.stop_gradient(clipped - event)
 
-  def mode(self) -> tf.Tensor:
-    return tf.clip_by_value(self._mean, -1.0, 1.0)
+  def _mode(self):
+    loc = self._loc + tf.zeros_like(self._scale)
+    return tf.clip_by_value(loc, -1.0, 1.0)
 
-  def mean(self) -> tf.Tensor:
-    """Expected value, which lies nearer to 0 than the mode."""
-    shift = (_pdf(self._a) - _pdf(self._b)) / self._mass
-    return tf.clip_by_value(self._mean + self._std * shift, -1.0, 1.0)
+  def _mean(self):
+    a, b, _, mass = self._bounds()
+    shift = (_pdf(a) - _pdf(b)) / mass
+    return tf.clip_by_value(self._loc + self._scale * shift, -1.0, 1.0)
 
-  def log_prob(self, value: tf.Tensor) -> tf.Tensor:
-    """Sum over the last axis of log p(value); value within [-1, 1]."""
-    z = (value - self._mean) / self._std
-    log_prob = _log_pdf(z) - tf.math.log(self._std * self._mass)
+  def _log_prob(self, value):
+    *_, mass = self._bounds()
+    z = (value - self._loc) / self._scale
+    log_prob = _log_pdf(z) - tf.math.log(self._scale * mass)
+    log_prob = tf.where(tf.abs(value) > 1, -np.inf, log_prob)
     return tf.reduce_sum(log_prob, -1)
 
-  def entropy(self) -> tf.Tensor:
-    """Sum over the last axis of the differential entropy."""
-    edges = self._a * _pdf(self._a) - self._b * _pdf(self._b)
+  def _entropy(self):
+    a, b, _, mass = self._bounds()
+    edges = a * _pdf(a) - b * _pdf(b)
     entropy = (
       0.5 * np.log(2 * np.pi * np.e)
-      + tf.math.log(self._std * self._mass)
-      + edges / (2 * self._mass)
+      + tf.math.log(self._scale * mass)
+      + edges / (2 * mass)
     )
     return tf.reduce_sum(entropy, -1)
 
+  def _bounds(self):
+    """Of the normal before truncation: bounds, mass below and between them."""
+    a, b = (-1 - self._loc) / self._scale, (1 - self._loc) / self._scale
+    start = _cdf(a)
+    return a, b, start, _cdf(b) - start
 
-@custom_gradient
-def _straight_through(logit, noise):
+
+@tfutils.custom_gradient
+def _straight_through(logits, noise):
   def grad(dy):
-    probs = tf.nn.softmax(logit)
+    probs = tf.nn.softmax(logits)
     return probs * (dy - tf.reduce_sum(probs * dy, -1, keepdims=True)), None
 
-  index = tf.argmax(logit + noise, -1)
-  return tf.one_hot(index, logit.shape[-1], dtype=logit.dtype), grad
+  index = tf.argmax(logits + noise, -1)
+  return tf.one_hot(index, logits.shape[-1], dtype=logits.dtype), grad
 
 
 def _log_pdf(z):

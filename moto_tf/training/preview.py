@@ -42,7 +42,9 @@ def preview(config: Config) -> str:
   checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)
   loaded = checkpoints.load()
   if loaded:
-    rundir.check_changes(logdir / 'config.yaml', config, loaded[1])
+    path = logdir / 'config.yaml'
+    config = rundir.keep_added(path, config)
+    rundir.check_changes(path, config, loaded[1])
   driver = Driver(rundir.env_maker(config), 1, config.env_workers)
   try:
     begin = time.perf_counter()

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from moto_tf import envs, yamlfile
+from moto_tf.agents import METHODS
 from moto_tf.config import PATHS, Config, flatten, without_effect
 from moto_tf.presets import make_config
-from moto_tf.renames import recorded_name
+from moto_tf.renames import ADDED, recorded_name
 from moto_tf.rules import ConfigError
 
 # Where things lie, how often they are written, and on what they run.
@@ -122,6 +123,28 @@ def keep_name(path: Path, config: Config) -> Config:
   name = recorded_name(path.parent, saved)
   known = name == config.name
   return config if known else config.update(variant=name)
+
+
+def keep_added(path: Path, config: Config) -> Config:
+  """The settings of a continued run, with what its version had no choice of.
+
+  Defaults and the presets of methods do not change that within a run, values
+  that are given by name do.
+  """
+  if not path.exists():
+    return config
+  before, unnamed = Config.load(path), (None, *METHODS)
+  kept = {
+    key: before[key]
+    for key in ADDED
+    if config.sources.get(key) in unnamed and config[key] != before[key]
+  }
+  for key, value in kept.items():
+    print(
+      f'{key} stays {value}, with which {path.parent} began; '
+      f'--{key} {config[key]} would change it.'
+    )
+  return config.update(kept)
 
 
 def _saved(path: Path) -> Mapping[str, Any]:

@@ -78,6 +78,7 @@ class Session:
       changes = {}
       if loaded:
         path = self.logdir / 'config.yaml'
+        config = rundir.keep_added(path, config)
         changes = rundir.check_changes(path, config, loaded[1])
         self.config = config = rundir.keep_name(path, config)
       self.driver = Driver(self.make_env, 1, config.env_workers)
