@@ -77,8 +77,11 @@ def test_the_agent_trains_the_part_of_its_step():
     seen.append((changed(agent, before), 'imag_value' in metrics))
   assert seen == [
     ({'model', 'actor'}, False),
-    ({'model', 'actor', 'critics/online', 'critics/updates'}, False),
-    ({'model', 'actor', 'critics/online', 'critics/updates'}, True),
+    (
+      {'model', 'actor', 'critics/updates', 'critics/online', 'critics/target'},
+      False,
+    ),
+    ({'model', 'actor', 'critics/updates', 'critics/online'}, True),
   ]
 
 
@@ -132,7 +135,7 @@ def test_averaged_weights_act():
   agent = make_agent(tiny_config(**settings))
   plain = make_agent(tiny_config())
   batch = make_batch(tiny_config())
-  names = ('model/encoder', 'model/rssm', 'actor')
+  names = ('model/encoder/', 'model/rssm/', 'actor/')
   weights = lambda a: {
     k: v.numpy() for k, v in a.variables().items() if k.startswith(names)
   }
@@ -156,7 +159,7 @@ def test_averaged_weights_act():
   lanes = np.arange(3), np.zeros(3, int)
   action, _ = agent.policy(obs, None, lanes, 'eval')
   newest, _ = plain.policy(obs, None, lanes, 'eval')
-  assert np.abs(action - newest).max() > 1e-3
+  assert np.abs(action - newest).max() > 1e-4
   for name in names:
     for key, var in plain.variables().items():
       if key.startswith(name):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from moto_tf.agents.actor_critic import Actor
+from moto_tf.agents.averages import AveragedPolicy
 from moto_tf.agents.base import (
   Agent,
   check_mode,
@@ -12,8 +14,6 @@ from moto_tf.agents.base import (
   lane_noise,
   to_tensors,
 )
-from moto_tf.agents.actor_critic import Actor
-from moto_tf.agents.averages import AveragedPolicy
 from moto_tf.envs import rewards_are_successes
 from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
 from moto_tf.nn import tfutils

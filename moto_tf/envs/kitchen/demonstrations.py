@@ -7,7 +7,7 @@ import numpy as np
 from moto_tf.envs.base import Demonstrator
 from moto_tf.envs.kitchen.env import make_simulation
 from moto_tf.envs.kitchen.expert import Expert
-from moto_tf.envs.kitchen.tasks import GOALS, TASKS, find_targets, parse_order
+from moto_tf.envs.kitchen.tasks import TASKS, find_targets, parse_order
 
 # Standard deviations of waypoints in m, and of actions.
 JITTER, NOISE = 0.005, 0.1
