@@ -183,6 +183,10 @@ def test_nested_overrides():
     ('actor.layers', '256,128', (256, 128)),
     ('actor.layers', '[256, 128]', (256, 128)),
     ('actor.layers', '64', (64,)),
+    ('encoder.cnn_layers', '', ()),
+    ('encoder.cnn_layers', '[]', ()),
+    ('encoder.cnn_layers', '400,300', (400, 300)),
+    ('kl.forward', 'true', True),
     ('heldout_data', '', ''),
     ('encoder.cnn_keys', 'image|wrist', 'image|wrist'),
   ],
@@ -202,6 +206,8 @@ def test_command_line_values(key, text, value):
     ('online_steps', np.int64(5), 5),
     ('logdir', Path('/tmp/x'), '/tmp/x'),
     ('actor.layers', [8, 8], (8, 8)),
+    ('decoder.cnn_layers', [400], (400,)),
+    ('decoder.cnn_layers', [], ()),
   ],
 )
 def test_python_values(key, given, value):
@@ -263,6 +269,8 @@ def test_wrong_types(key, value, expected):
     ('model_opt.lr', 0, 'above 0'),
     ('actor.layers', [], 'one or more whole numbers'),
     ('actor.layers', [64, 0], 'one or more whole numbers'),
+    ('encoder.cnn_layers', [64, 0], 'whole numbers above 0, or none'),
+    ('moto.clone_mean', 'all', 'one of cloned, batch'),
     ('moto.start_states', -1, 'at least 0'),
   ],
 )

@@ -65,20 +65,23 @@ def _moto(label, ignores='', **fixed):
   return Method(make, label, ('moto',), fixed, ignores, check_moto)
 
 
+# Settings of cloning, without effect where nothing is cloned.
+CLONING = r'bc_.+|moto\.clone_mean'
+
 METHODS = Registry(
   'method',
   {
     'moto': _moto('MOTO'),
     'no_unc': _moto('MOTO without penalty', r'moto\.penalty', alpha=0.0),
-    'no_bc': _moto('MOTO without cloning', 'bc_threshold', beta=0.0),
+    'no_bc': _moto('MOTO without cloning', CLONING, beta=0.0),
     'no_bc_no_unc': _moto(
-      'MOTO without both', r'bc_threshold|moto\.penalty', alpha=0.0, beta=0.0
+      'MOTO without both', rf'{CLONING}|moto\.penalty', alpha=0.0, beta=0.0
     ),
     'dreamerv2': Method(
       'moto_tf.agents.dreamer:make',
       'DreamerV2',
       fixed={'rssm.ensemble': 1},
-      ignores='bc_threshold',
+      ignores=r'bc_.+',
       check=check_dreamer,
     ),
   },

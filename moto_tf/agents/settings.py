@@ -10,6 +10,7 @@ PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
 
 MOTO_RULES = {
   r'moto\.penalty': one_of(*PENALTY_NAMES),
+  r'moto\.clone_mean': one_of('cloned', 'batch'),
   r'moto\.(alpha|beta|start_states)': at_least(0),
 }
 
@@ -17,6 +18,12 @@ MOTO_RULES = {
 def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
   """Raises ConfigError where the settings of MOTO cannot be used."""
   check_rules(values, examples, MOTO_RULES)
+  if values['bc_targets'] and values['bc_threshold']:
+    raise ConfigError(
+      f'bc_threshold: {values["bc_threshold"]:g} and bc_targets: '
+      f'{values["bc_targets"]} both say which episodes to clone; set '
+      "--bc_threshold 0 or --bc_targets ''."
+    )
   starts, batch, length = (
     values[key]
     for key in ('moto.start_states', 'replay.batch', 'replay.length')
