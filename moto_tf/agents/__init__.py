@@ -25,7 +25,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moto_tf.agents.settings import check_dreamer, check_moto
+from moto_tf.agents.settings import (
+  check_dreamer,
+  check_moto,
+  check_paper_dreamer,
+)
 from moto_tf.registry import Registry, resolve
 
 
@@ -83,6 +87,13 @@ METHODS = Registry(
       fixed={'rssm.ensemble': 1},
       ignores=r'bc_.+',
       check=check_dreamer,
+    ),
+    'dreamerv2_paper': Method(
+      'moto_tf.agents.dreamer:make_paper',
+      'DreamerV2 of the paper',
+      ('moto',),
+      ignores=r'bc_.+|moto\.(?!start_states).+',
+      check=check_paper_dreamer,
     ),
   },
 )

@@ -24,16 +24,7 @@ def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
       f'{values["bc_targets"]} both say which episodes to clone; set '
       "--bc_threshold 0 or --bc_targets ''."
     )
-  starts, batch, length = (
-    values[key]
-    for key in ('moto.start_states', 'replay.batch', 'replay.length')
-  )
-  if starts > batch * (length - 1):
-    raise ConfigError(
-      f'moto.start_states: {starts} is more than the replay.batch * '
-      f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
-      'batch; give at most that, or 0 for all of them.'
-    )
+  _check_starts(values)
 
 
 def check_dreamer(
@@ -45,4 +36,26 @@ def check_dreamer(
     raise ConfigError(
       'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
       'second imagined state; give at least 2.'
+    )
+
+
+def check_paper_dreamer(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where the paper's DreamerV2 could not learn."""
+  check_dreamer(values, examples)
+  check_rules(values, examples, {r'moto\.start_states': at_least(0)})
+  _check_starts(values)
+
+
+def _check_starts(values):
+  starts, batch, length = (
+    values[key]
+    for key in ('moto.start_states', 'replay.batch', 'replay.length')
+  )
+  if starts > batch * (length - 1):
+    raise ConfigError(
+      f'moto.start_states: {starts} is more than the replay.batch * '
+      f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
+      'batch; give at most that, or 0 for all of them.'
     )
