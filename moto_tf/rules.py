@@ -36,10 +36,11 @@ def convert(key: str, value: Any, default: Any) -> Any:
       return _CASTS[type(default)](value)
     parts = value
     if isinstance(value, str):
-      parts = value.strip().removeprefix('[').removesuffix(']').split(',')
+      text = value.strip().removeprefix('[').removesuffix(']')
+      parts = text.split(',') if text.strip() else []
     if not is_list(parts):
       raise TypeError
-    cast = _CASTS[type(default[0])]
+    cast = _CASTS[_item(default)]
     return tuple(cast(x.strip() if isinstance(x, str) else x) for x in parts)
   except (KeyError, TypeError, ValueError, OverflowError):
     raise ConfigError(
@@ -90,8 +91,13 @@ _KINDS = {
 def kind(value: Any) -> str:
   """Names the type of a setting."""
   if isinstance(value, tuple):
-    return f'list of {_KINDS[type(value[0])]}s'
+    return f'list of {_KINDS[_item(value)]}s'
   return _KINDS[type(value)]
+
+
+def _item(values: tuple) -> type:
+  """Type of what a list holds; of an empty one, sizes of layers."""
+  return type(values[0]) if values else int
 
 
 def is_list(value: Any) -> bool:
@@ -112,6 +118,11 @@ def nearest(name: str, names: Iterable[str]) -> str:
   near = near or [x for x in names if x.split('.')[-1] == last]
   near = near or difflib.get_close_matches(name, names, 3, 0.5)
   return f'; did you mean {" or ".join(near[:8])}?' if near else '.'
+
+
+def split_names(text: str) -> list[str]:
+  """Names from a text that has commas between them; none from ''."""
+  return [name.strip() for name in text.split(',')] if text.strip() else []
 
 
 def at_least(low: float) -> tuple[Callable, str]:
@@ -160,6 +171,10 @@ RULES = {
     lambda x: len(x) > 0 and min(x) > 0,
     'one or more whole numbers above 0',
   ),
+  r'.+\.cnn_layers': (
+    lambda x: all(units > 0 for units in x),
+    'whole numbers above 0, or none',
+  ),
   'seed': between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),
   r'env\.(time_limit|extra_size)|replay\.prefetch': at_least(0),
@@ -176,6 +191,10 @@ RULES = {
   'collect_std': above(0),
   'policy_average': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
   r'replay\.success_share': between(0, 1),
+  'bc_targets': (
+    lambda x: all(split_names(x)),
+    'names between commas, such as microwave,kettle',
+  ),
   r'bc_threshold|actor_ent|kl\.free|loss_scales\..+': at_least(0),
   r'actor\.min_std|.+_opt\.(lr|eps|clip)': above(0),
   'discount': (lambda x: 0 <= x < 1, 'from 0 to below 1'),

@@ -1,9 +1,10 @@
 """Short runs whose every number is on file, made before a change of the code.
 
-  python tests/golden_runs.py OUTDIR
+  python tests/golden_runs.py OUTDIR [CASE ...]
 
-writes OUTDIR/<case>.json for each of CASES: 20 offline and 30 online gradient
-steps with all metrics, and a digest of every array of the final checkpoint.
+writes OUTDIR/<case>.json for each of CASES, or for those named: 20 offline and
+30 online gradient steps with all metrics, and a digest of every array of the
+final checkpoint.
 It uses nothing but the public names of moto_tf, so that the same file runs in
 older and newer versions.
 """
@@ -38,6 +39,7 @@ CASES = {
       'replay.offline_share': 0.5,
     },
   ),
+  'dreamerv2_paper': ('dreamerv2_paper', {}),
   'dreamerv2_discount': ('dreamerv2', {'pred_discount': True}),
 }
 
@@ -189,10 +191,10 @@ def fingerprint() -> dict:
 
 
 def main() -> None:
-  outdir = Path(sys.argv[1])
+  outdir, *cases = Path(sys.argv[1]), *sys.argv[2:]
   outdir.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory() as directory:
-    for case in CASES:
+    for case in cases or CASES:
       result = run_case(case, Path(directory))
       lines = ',\n'.join(f'  {json.dumps(row)}' for row in result['rows'])
       arrays = ',\n'.join(

@@ -281,6 +281,15 @@ def test_loading_another_behavior_is_a_clear_error():
     agent.load({**arrays, 'surplus': np.zeros(1)})
 
 
+def test_layer_norm_without_biases_is_a_clear_error():
+  """As checkpoints of 0.1 have it."""
+  agent, _ = make(rssm__norm='layer', critic__norm='layer')
+  old = {k: v for k, v in agent.save().items() if 'offset' not in k}
+  old['model/rssm/gru_offset'] = agent.save()['model/rssm/gru_offset']
+  with pytest.raises(MismatchError, match='critics/online/offset.*version'):
+    agent.load(old)
+
+
 def test_training_is_a_function_of_batch_step_and_seed():
   runs = []
   for seed in (0, 0, 1):

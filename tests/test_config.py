@@ -183,6 +183,10 @@ def test_nested_overrides():
     ('actor.layers', '256,128', (256, 128)),
     ('actor.layers', '[256, 128]', (256, 128)),
     ('actor.layers', '64', (64,)),
+    ('encoder.cnn_layers', '', ()),
+    ('encoder.cnn_layers', '[]', ()),
+    ('encoder.cnn_layers', '400,300', (400, 300)),
+    ('kl.forward', 'true', True),
     ('heldout_data', '', ''),
     ('encoder.cnn_keys', 'image|wrist', 'image|wrist'),
   ],
@@ -202,6 +206,8 @@ def test_command_line_values(key, text, value):
     ('online_steps', np.int64(5), 5),
     ('logdir', Path('/tmp/x'), '/tmp/x'),
     ('actor.layers', [8, 8], (8, 8)),
+    ('decoder.cnn_layers', [400], (400,)),
+    ('decoder.cnn_layers', [], ()),
   ],
 )
 def test_python_values(key, given, value):
@@ -264,6 +270,8 @@ def test_wrong_types(key, value, expected):
     ('model_opt.lr', 0, 'above 0'),
     ('actor.layers', [], 'one or more whole numbers'),
     ('actor.layers', [64, 0], 'one or more whole numbers'),
+    ('encoder.cnn_layers', [64, 0], 'whole numbers above 0, or none'),
+    ('moto.clone_mean', 'all', 'one of cloned, batch'),
     ('moto.start_states', -1, 'at least 0'),
   ],
 )
@@ -563,6 +571,11 @@ def test_settings_without_effect_are_refused(tmp_path, capsys):
     ('dreamerv2', 'bc_threshold', '3'),
     ('no_unc', 'moto.penalty', 'logit_std'),
     ('no_bc', 'bc_threshold', '3'),
+    ('no_bc', 'bc_targets', 'kettle'),
+    ('no_bc_no_unc', 'moto.clone_mean', 'batch'),
+    ('dreamerv2', 'bc_targets', 'kettle'),
+    ('dreamerv2_paper', 'bc_targets', 'kettle'),
+    ('dreamerv2_paper', 'moto.beta', '1'),
   ):
     error = fails(capsys, '--configs', 'small', method, f'--{key}', value)
     assert f'{key} has no effect on {method}' in error
@@ -575,12 +588,44 @@ def test_settings_without_effect_are_refused(tmp_path, capsys):
   assert make_config('dreamerv2', {'.*alpha|seed': 2}).seed == 2
   # Presets serve several methods, and so do whole files of settings.
   config = make_config('kitchen_partial', 'small', 'dreamerv2')
-  assert config.bc_threshold == 3
+  assert config.bc_targets == 'microwave,kettle,bottom burner'
   path = config.save(tmp_path / 'config.yaml')
   assert parse(['--configs', str(path)]) == config
   path.write_text('moto.alpha: 1.0\n')
   error = fails(capsys, '--configs', str(path), 'dreamerv2')
   assert f'{path}: moto.alpha has no effect on dreamerv2' in error
+
+
+def test_what_is_cloned_is_said_once():
+  partial = make_config('kitchen_partial')
+  assert (partial.bc_threshold, partial.bc_targets.count(',')) == (0, 2)
+  message = "bc_threshold: 3 and bc_targets: .* --bc_targets ''"
+  with pytest.raises(ConfigError, match=message):
+    make_config('kitchen_partial', bc_threshold=3)
+  found = make_config('kitchen_partial', bc_threshold=3, bc_targets='')
+  assert found.bc_threshold == 3
+  # Neither means anything there.
+  make_config('kitchen_partial', 'dreamerv2').replace({'bc_threshold': 3})
+  for text in ('kettle,', ',', 'a,,b'):
+    with pytest.raises(ConfigError, match='bc_targets.* names between commas'):
+      make_config(bc_targets=text)
+  assert rules.split_names(' bottom burner, kettle') == [
+    'bottom burner',
+    'kettle',
+  ]
+  assert rules.split_names('') == []
+
+
+def test_the_literal_paper():
+  found, default = (make_config(*x).flat for x in (['paper'], []))
+  assert {k: v for k, v in found.items() if v != default[k]} == {
+    'moto.penalty': 'logit_std',
+    'moto.clone_mean': 'batch',
+    'encoder.cnn_layers': (400,) * 4,
+    'decoder.cnn_layers': (400,) * 4,
+  }
+  for method in METHODS:
+    assert make_config('kitchen', 'small', 'paper', method).method == method
 
 
 def test_every_method_has_a_preset_and_a_label():

@@ -367,6 +367,49 @@ def test_preset_architecture():
   assert all(k.startswith(('critics', 'model/rssm/prior')) for k in different)
 
 
+@pytest.mark.parametrize('count', [7, 0])
+def test_paper(count):
+  """C.3: MOTO's hyperparameters, so its priors and its batch of states."""
+  config = tiny_config(method='dreamerv2_paper', moto__start_states=count)
+  agent = make_agent(config)
+  behavior = agent.behavior
+  assert type(behavior) is dreamer.PaperDreamer
+  numbers = np.arange(18, dtype=np.float32).reshape(3, 6)
+  post = {'deter': tf.constant(numbers[..., None])}
+  post['stoch'] = tf.tile(post['deter'][..., None] + 100, [1, 1, 2, 2])
+  data = {'is_terminal': tf.constant(numbers % 2)}
+  drawn = []
+  for seed in range(20):
+    states, after = behavior.starts(post, data, tf.constant([seed, 5]))
+    rows = states['deter'].numpy()[:, 0]
+    assert len(set(rows)) == len(rows) == (count or 18)
+    np.testing.assert_array_equal(states['stoch'][:, 1, 1], rows + 100)
+    np.testing.assert_array_equal(states['is_terminal'], rows % 2)
+    # What is drawn later does not depend on how many states are.
+    assert after.numpy().tolist() != [seed, 5]
+    drawn.append(tuple(rows))
+  assert len(set(drawn)) == (20 if count else 1)
+  assert set(sum(drawn, ())) == set(range(18))
+  metrics = agent.train(make_batch(config), 0)
+  assert all(np.isfinite(x) for x in metrics.values())
+
+
+def test_paper_preset():
+  """MOTO's settings but the method; one critic of the state alone."""
+  configs = load_configs()
+  config, default = configs.make('dreamerv2_paper').flat, configs.defaults.flat
+  different = {k: v for k, v in config.items() if v != default[k]}
+  assert different == {'method': 'dreamerv2_paper'}
+  with pytest.raises(ConfigError, match='start_states: 9999 is more than'):
+    configs.make('dreamerv2_paper', {'moto.start_states': 9999})
+  with pytest.raises(ConfigError, match='horizon'):
+    configs.make('dreamerv2_paper', {'horizon': 1})
+  agent = make_agent(tiny_config(method='dreamerv2_paper'))
+  shapes = {k: v.shape for k, v in agent.save().items()}
+  assert shapes['model/rssm/prior/kernel/0'] == (3, 16, 16)
+  assert shapes['critics/online/kernel/0'] == (1, 4 * 4 + 16, 16)
+
+
 @pytest.mark.parametrize('key', ['moto__alpha', 'moto__beta'])
 def test_preset_ignores(key):
   """Neither penalty nor cloning has any influence."""

@@ -294,3 +294,33 @@ def test_return_and_success():
   episode['success'][:] = False
   assert not episodes.episode_success(episode)
   assert episodes.episode_success(episode, 0.5)
+
+
+def test_success_by_targets(tmp_path):
+  """All at one record, and not at the reset."""
+  both = ('log_kettle', 'log_lamp')
+  for kettle, lamp, expected in (
+    ([0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1, 1], True),
+    ([0, 0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1, 1], False),
+    ([1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1], False),
+    ([0, 0, 0, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0, 1], True),
+  ):
+    logs = dict(zip(both, map(np.array, (kettle, lamp)), strict=True))
+    path = episodes.save_episode(tmp_path, 'a', {**make_episode(), **logs})
+    loaded = episodes.load_episode(path, SPACES, ACT_SPACE, both)
+    assert set(loaded) == {*make_episode(), *both}
+    assert episodes.episode_success(loaded, 0.0, both) == expected
+    # Before any threshold, and beside the flag.
+    assert episodes.episode_success(loaded, 99.0, both) == expected
+    assert episodes.episode_success(loaded, 0.0, both[1:])
+
+
+def test_targets_that_are_missing_or_no_numbers(tmp_path):
+  pair = {**make_episode(), 'log_kettle': np.zeros((7, 2))}
+  path = episodes.save_episode(tmp_path, 'a', pair)
+  for key, message in (
+    ('log_lamp', "a-6.npz: key 'log_lamp' is missing, which bc_targets"),
+    ('log_kettle', r"a-6.npz: key 'log_kettle' has shape \(7, 2\)"),
+  ):
+    with pytest.raises(episodes.EpisodeError, match=message):
+      episodes.load_episode(path, SPACES, ACT_SPACE, [key])

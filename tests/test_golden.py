@@ -1,9 +1,10 @@
 """Training gives the numbers it gave before the code was rearranged.
 
 tests/golden holds 50 gradient steps of every method, made by golden_runs.py at
-commit c2d045d. On the kind of machine that made them everything is equal bit
-for bit; with another order of floating point operations (oneDNN off, no
-AVX-512) the largest relative difference of a metric was 1.4e-5.
+commit c2d045d, but for moto_discount (biases before layer norm) and
+dreamerv2_paper, which came later. On the kind of machine that made them
+everything is equal bit for bit; with another order of floating point operations
+(oneDNN off, no AVX-512) the largest relative difference of a metric was 1.4e-5.
 """
 
 import json
@@ -27,9 +28,10 @@ def test_golden(case, tmp_path):
   expected = json.loads((GOLDEN / f'{case}.json').read_text())
   found = golden_runs.run_case(case, tmp_path)
   exact = golden_runs.fingerprint() == expected['fingerprint']
-  missing = set()
+  missing, before = set(), set()
   for old, new in zip(expected['rows'], found['rows'], strict=True):
     missing |= old.keys() - new.keys()
+    before |= old.keys()
     assert not new.keys() - old.keys()
     for key in new:
       where = f'{key} at gradient step {new["gradient_step"]}'
@@ -37,7 +39,8 @@ def test_golden(case, tmp_path):
         assert new[key] == old[key], where
       else:
         assert new[key] == pytest.approx(old[key], TOLERANCE, TOLERANCE), where
-  assert missing == SUCCESS | GONE.get(case, set())
+  # Files that were written later lack them, too.
+  assert missing == before & (SUCCESS | GONE.get(case, set()))
   assert found['weights'].keys() == expected['weights'].keys()
   for name, old in expected['weights'].items():
     new = found['weights'][name]

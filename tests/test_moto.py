@@ -266,22 +266,27 @@ def successes():
   return batch
 
 
-def clone(agent, post, batch):
+def clone(agent, post, batch, mean='cloned'):
   data = agent.model.preprocess({k: tf.constant(v) for k, v in batch.items()})
-  return moto.clone_loss(agent.behavior.actor, post['feat'], data)
+  return moto.clone_loss(agent.behavior.actor, post['feat'], data, mean)
 
 
-def test_clone_loss(agent, learned):
+@pytest.mark.parametrize('mean', ['cloned', 'batch'])
+def test_clone_loss(agent, learned, mean):
   batch, feat = successes(), learned[0]['feat'].numpy()
-  loss, share = clone(agent, learned[0], batch)
-  terms = []
+  loss, share = clone(agent, learned[0], batch, mean)
+  terms, valid = [], 0
   for b in range(3):
     for i in range(5):
-      if batch['success'][b, i + 1] and not batch['is_first'][b, i + 1]:
+      if batch['is_first'][b, i + 1]:
+        continue
+      valid += 1
+      if batch['success'][b, i + 1]:
         dist = naive_policy(agent.save(), feat[b, i])
         terms.append(dist.logpdf(batch['action'][b, i + 1]).sum())
-  assert len(terms) == 3
-  np.testing.assert_allclose(loss, -np.mean(terms), rtol=1e-3)
+  assert (len(terms), valid) == (3, 13)
+  count = {'cloned': 3, 'batch': 13}[mean]
+  np.testing.assert_allclose(loss, -sum(terms) / count, rtol=1e-3)
   np.testing.assert_allclose(share, 3 / 15)
 
 
@@ -302,10 +307,11 @@ def test_clone_loss_alignment(agent, learned):
       assert moved(post, {**batch, 'action': action}) == ((b, i) == (0, 4))
 
 
-def test_clone_loss_without_success(agent, learned):
+@pytest.mark.parametrize('mean', ['cloned', 'batch'])
+def test_clone_loss_without_success(agent, learned, mean):
   batch = make_batch(tiny_config(), success=0.0)
   with tf.GradientTape() as tape:
-    loss, share = clone(agent, learned[0], batch)
+    loss, share = clone(agent, learned[0], batch, mean)
   assert loss == 0 and share == 0
   for grad in tape.gradient(loss, agent.behavior.actor.variables):
     assert np.all(grad.numpy() == 0)

@@ -29,8 +29,9 @@ from moto_tf.agents import moto
 
 @pytest.mark.parametrize('beta', [0.0, 10.0])
 @pytest.mark.parametrize('ent', [0.0, 0.3])
-def test_actor_loss(beta, ent):
-  agent = fresh(moto__beta=beta, actor_ent=ent)
+@pytest.mark.parametrize('mean', ['cloned', 'batch'])
+def test_actor_loss(beta, ent, mean):
+  agent = fresh(moto__beta=beta, actor_ent=ent, moto__clone_mean=mean)
   post, data = posterior(agent, make_batch(tiny_config()))
   seq = rollout(agent)
   loss, metrics = agent.behavior.actor_loss(seq, post, data)
@@ -43,7 +44,7 @@ def test_actor_loss(beta, ent):
   for t in range(3):
     for n in range(4):
       total -= seq['weight'][t, n] * (v_hat[t, n] + ent * entropy[t, n]) / 12
-  cloning, _ = moto.clone_loss(agent.behavior.actor, post['feat'], data)
+  cloning, _ = moto.clone_loss(agent.behavior.actor, post['feat'], data, mean)
   np.testing.assert_allclose(loss, total + beta * cloning.numpy(), rtol=1e-3)
   if beta:
     np.testing.assert_allclose(metrics['actor_bc_loss'], cloning)
@@ -216,6 +217,10 @@ def test_critic_loss(agent, masked):
   np.testing.assert_allclose(metrics['critic_model_loss'], model, rtol=1e-3)
   np.testing.assert_allclose(metrics['critic_data_loss'], data, rtol=1e-3)
   np.testing.assert_allclose(loss, model + data, rtol=1e-3)
+  q = naive_q(agent, 'online', real['feat'], real['action'])
+  used = [n for n in range(5) if mask[n]]
+  mean = sum(q[i, n] for i in range(2) for n in used) / (2 * len(used))
+  np.testing.assert_allclose(metrics['critic_data_q'], mean, rtol=1e-3)
 
 
 def test_critic_loss_at_ends():

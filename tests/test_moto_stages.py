@@ -74,14 +74,15 @@ def test_the_agent_trains_the_part_of_its_step():
   for step in range(3):
     before = snapshot(agent)
     metrics = agent.train(batch, step)
-    seen.append((changed(agent, before), 'imag_value' in metrics))
+    moved = {name.split('/')[0] for name in changed(agent, before)}
+    seen.append((moved, 'imag_value' in metrics))
   assert seen == [
     ({'model', 'actor'}, False),
     (
       {'model', 'actor', 'critics/updates', 'critics/online', 'critics/target'},
       False,
     ),
-    ({'model', 'actor', 'critics/updates', 'critics/online'}, True),
+    ({'model', 'actor', 'critics'}, True),
   ]
 
 

@@ -51,7 +51,8 @@ def naive_member(stack, member, x, kind):
     if i == len(kernels) - 1:
       return x + bias
     if kind == 'layer':
-      x = elu(norm(x, stack.gain[i].numpy()[member], bias))
+      gain, offset = (w[i].numpy()[member] for w in (stack.gain, stack.offset))
+      x = elu(norm(x + offset, gain, bias))
     else:
       x = elu(x + bias)
 
@@ -125,6 +126,7 @@ def rows_of(stack, kind):
       for i, kernel in enumerate(stack.kernel):
         y = y @ kernel[member]
         if kind == 'layer' and i < last:
+          y = y + stack.offset[i][member]
           mean = tf.reduce_mean(y, -1, keepdims=True)
           var = tf.math.reduce_variance(y, -1, keepdims=True)
           y = (y - mean) / tf.sqrt(var + 1e-3) * stack.gain[i][member]
@@ -303,6 +305,57 @@ def test_sizes_of_the_paper():
   assert decoder(tf.constant(normal([1, 1, 2048])))['image'].mean().shape == (
     *(1, 1, 64, 64, 3),
   )
+
+
+@pytest.mark.parametrize('kind', ['none', 'layer'])
+def test_layers_after_and_before_the_convolutions(kind):
+  """The paper's C.3; the convolutions are what they are without."""
+  config = tiny_config(
+    **{f'{x}coder__cnn_layers': [9, 8] for x in ('en', 'de')},
+    **{f'{x}coder__norm': kind for x in ('en', 'de')},
+  )
+  plain = tiny_config(
+    **{f'{x}coder__cnn_layers': [] for x in ('en', 'de')},
+    **{f'{x}coder__norm': kind for x in ('en', 'de')},
+  )
+  encoder = nets.Encoder(Layers(0), SHAPES, config.encoder)
+  scramble(encoder)
+  other = nets.Encoder(Layers(0), SHAPES, plain.encoder)
+  assert encoder.size == 8 and other.head is None
+  assert not any('head' in name for name in other.named_variables())
+  for name, var in other.named_variables().items():
+    var.assign(encoder.named_variables()[name])
+  obs = {'image': tf.constant(normal([2, 3, 16, 16, 3]))}
+  x = other(obs).numpy()
+  for dense, layer in zip(encoder.head.dense, encoder.head.norm, strict=True):
+    x = x @ dense.kernel.numpy() + dense.bias.numpy()
+    if kind == 'layer':
+      x = norm(x, layer.gain.numpy(), layer.bias.numpy())
+    x = elu(x)
+  with tf.GradientTape() as tape:
+    result = encoder(obs)
+    loss = tf.reduce_sum(result**2)
+  assert result.shape == (2, 3, 8)
+  np.testing.assert_allclose(result, x, rtol=1e-3, atol=1e-3)
+  grads = tape.gradient(loss, encoder.variables)
+  assert all(np.abs(grad).max() > 0 for grad in grads)
+
+  decoder = nets.Decoder(Layers(0), 7, SHAPES, config.decoder)
+  scramble(decoder)
+  assert decoder.dense.kernel.shape[0] == 8
+  other = nets.Decoder(Layers(0), 8, SHAPES, plain.decoder)
+  for name, var in other.named_variables().items():
+    var.assign(decoder.named_variables()[name])
+  feat = normal([2, 3, 7])
+  with tf.GradientTape() as tape:
+    result = decoder(tf.constant(feat))['image'].mean()
+    loss = tf.reduce_sum(result**2)
+  x = decoder.head(tf.constant(feat))
+  np.testing.assert_allclose(
+    result, other(x)['image'].mean(), rtol=1e-3, atol=1e-3
+  )
+  grads = tape.gradient(loss, decoder.variables)
+  assert all(np.abs(grad).max() > 0 for grad in grads)
 
 
 def test_several_images_are_stacked_and_split_again():

@@ -152,6 +152,31 @@ def test_keeps_its_gradient_until_another_is_named(tmp_path, capsys):
   assert not capsys.readouterr().out
 
 
+def test_what_was_cloned_in_kitchen_partial(tmp_path):
+  """The command of an older run would go on and clone other episodes."""
+  path = tmp_path / 'config.yaml'
+  meta = {'phase': 'offline'}
+  settings = '\nbc_threshold: 3.0\nenv.time_limit: 280\n'
+  path.write_text(f'method: moto\ntask: kitchen_partial{settings}')
+  assert Config.load(path).bc_threshold == 3
+  message = "add --bc_targets '' --bc_threshold 3"
+  with pytest.raises(ConfigError, match=message):
+    rundir.check_changes(path, make_config('kitchen_partial'), meta)
+  config = make_config('kitchen_partial', bc_targets='', bc_threshold=3)
+  assert (
+    not {'bc_targets', 'bc_threshold'}
+    & rundir.check_changes(path, config, meta).keys()
+  )
+  # Of a newer run it is a setting like others, and no method without cloning
+  # minds.
+  path.write_text(path.read_text() + "bc_targets: ''\n")
+  rundir.check_changes(path, make_config('kitchen_partial'), meta)
+  path.write_text(
+    f'method: no_bc\nmoto.beta: 0\ntask: kitchen_partial{settings}'
+  )
+  rundir.check_changes(path, make_config('kitchen_partial', 'no_bc'), meta)
+
+
 def test_every_result_that_is_committed_loads():
   assert len(RESULTS) > 40
   for path in RESULTS:

@@ -311,6 +311,38 @@ def test_success_of_episodes(tmp_path):
     assert seen == {0, 1, 2, 3, 4}
 
 
+def test_success_by_targets(tmp_path, capsys):
+  """For offline and online episodes alike, also after a reload."""
+  offline, online = tmp_path / 'demos', tmp_path / 'online'
+
+  def episode(number, *targets):
+    made = make_episode(number, 5, success=True)
+    for name in ('kettle', 'lamp', 'door'):
+      made[f'log_{name}'] = (made['reward'] > 0) & (name in targets)
+    return made
+
+  files.save_episode(offline, 'a', episode(0, 'kettle', 'lamp'))
+  files.save_episode(offline, 'b', episode(1, 'kettle', 'door'))
+  settings = dict(bc_targets=('log_kettle', 'log_lamp'), batch=64)
+  replay = make_replay(offline, online, **settings)
+  replay.add(episode(2, 'door', 'lamp'), 'c')
+  replay.add(episode(3, 'kettle', 'lamp', 'door'), 'd')
+  for found in (replay, make_replay(offline, online, **settings)):
+    assert found.stats()['successes'] == 2
+    batch = found.sample(0)
+    assert not any(key.startswith('log_') for key in batch)
+    np.testing.assert_array_equal(
+      batch['success'], np.isin(numbers(batch), [0, 3])
+    )
+  problem = "'log_kettle' is missing, which bc_targets asks for"
+  with pytest.raises(files.EpisodeError, match=problem):
+    replay.add(make_episode(4, 5), 'e')
+  assert not list(online.glob('e-*'))
+  fill(offline, [5], 5)
+  assert make_replay(offline, **settings).stats()['episodes'] == 2
+  assert problem in ' '.join(capsys.readouterr().err.split())
+
+
 # Loading
 
 

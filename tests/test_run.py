@@ -117,6 +117,51 @@ def test_counters_and_episodes(finished):
   assert {'eval/success', 'eval/return', 'time/data_wait_seconds'} <= set(last)
 
 
+def test_cloned_episodes_are_those_of_the_targets(tmp_path):
+  """By what the environment says in log_ observations, which are saved."""
+
+  class Targets:
+    """In place where the point is right of something."""
+
+    def __init__(self, env):
+      self._env, self.act_space = env, env.act_space
+      self.action_repeat, self.close = env.action_repeat, env.close
+      box = gymnasium.spaces.Box(0, 1, (), np.float32)
+      logs = dict.fromkeys(('log_left', 'log_far_right'), box)
+      self.obs_space = {**env.obs_space, **logs}
+
+    def reset(self, seed):
+      return self._with(self._env.reset(seed))
+
+    def step(self, action):
+      return self._with(self._env.step(action))
+
+    def _with(self, record):
+      place = record['state'][0]
+      logs = {'log_left': place > -0.3, 'log_far_right': place > 0}
+      return {**record, **{k: np.float32(v) for k, v in logs.items()}}
+
+  def open_run(targets):
+    config = tiny(tmp_path / 'moto' / '0', bc_targets=targets)
+    make_env = lambda: Targets(wrap_gym(Reach(), config.env))
+    return module.Run(config, make_env=make_env)
+
+  for name in ('kettle', 'far'):
+    problem = f"custom_reach does not say when '{name}' .* left, far right"
+    with pytest.raises(ConfigError, match=problem):
+      open_run(name)
+  with open_run('left, far right') as run:
+    train(run)
+    found = run.replay.stats()
+  paths = find_episodes(tmp_path / 'moto' / '0' / 'episodes')
+  places = [load_episode(path)['state'][1:, 0] for path in paths]
+  assert found['successes'] == sum(x.max() > 0 for x in places)
+  assert 0 < found['successes'] < found['episodes'] == len(paths)
+  config = tiny(tmp_path / 'other', bc_targets='left')
+  with pytest.raises(ConfigError, match='only whether the task was achieved'):
+    make_run(config)
+
+
 def test_units_are_those_of_the_first_data(finished):
   """Of the random episodes alone, also after twelve steps and four more."""
   paths = find_episodes(finished / 'episodes')

@@ -25,7 +25,11 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moto_tf.agents.settings import check_dreamer, check_moto
+from moto_tf.agents.settings import (
+  check_dreamer,
+  check_moto,
+  check_paper_dreamer,
+)
 from moto_tf.registry import Registry, resolve
 
 
@@ -65,21 +69,31 @@ def _moto(label, ignores='', **fixed):
   return Method(make, label, ('moto',), fixed, ignores, check_moto)
 
 
+# Settings of cloning, without effect where nothing is cloned.
+CLONING = r'bc_.+|moto\.clone_mean'
+
 METHODS = Registry(
   'method',
   {
     'moto': _moto('MOTO'),
     'no_unc': _moto('MOTO without penalty', r'moto\.penalty', alpha=0.0),
-    'no_bc': _moto('MOTO without cloning', 'bc_threshold', beta=0.0),
+    'no_bc': _moto('MOTO without cloning', CLONING, beta=0.0),
     'no_bc_no_unc': _moto(
-      'MOTO without both', r'bc_threshold|moto\.penalty', alpha=0.0, beta=0.0
+      'MOTO without both', rf'{CLONING}|moto\.penalty', alpha=0.0, beta=0.0
     ),
     'dreamerv2': Method(
       'moto_tf.agents.dreamer:make',
       'DreamerV2',
       fixed={'rssm.ensemble': 1},
-      ignores='bc_threshold',
+      ignores=r'bc_.+',
       check=check_dreamer,
+    ),
+    'dreamerv2_paper': Method(
+      'moto_tf.agents.dreamer:make_paper',
+      'DreamerV2 of the paper',
+      ('moto',),
+      ignores=r'bc_.+|moto\.(?!start_states).+',
+      check=check_paper_dreamer,
     ),
   },
 )

@@ -179,7 +179,8 @@ class Agent:
       raise MismatchError(
         f'The checkpoint does not fit this configuration: {len(wrong)} of '
         f"{len(state)} arrays differ, such as {wrong[:3]}. Use the logdir's "
-        'own config.yaml, or a new --logdir for other sizes.'
+        'own config.yaml, or a new --logdir for other sizes; the changelog '
+        'says what a new version of moto_tf cannot load.'
       )
     for key, var in state.items():
       var.assign(arrays[key])

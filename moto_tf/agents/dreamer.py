@@ -11,6 +11,7 @@ import tensorflow as tf
 from moto_tf.agents.actor_critic import ActorCritic, EpisodeValues
 from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.nn.layers import Layers
+from moto_tf.nn.tfutils import split, uniform
 
 sg = tf.stop_gradient
 
@@ -18,6 +19,11 @@ sg = tf.stop_gradient
 def make(config, obs_space: dict, act_space) -> ModelBasedAgent:
   """The agent of this method; see moto_tf.agents.Method."""
   return ModelBasedAgent(config, obs_space, act_space, Dreamer)
+
+
+def make_paper(config, obs_space: dict, act_space) -> ModelBasedAgent:
+  """The agent of dreamerv2_paper; see moto_tf.agents.Method."""
+  return ModelBasedAgent(config, obs_space, act_space, PaperDreamer)
 
 
 class Dreamer(ActorCritic):
@@ -32,7 +38,7 @@ class Dreamer(ActorCritic):
   ) -> dict:
     """One gradient step; arguments as of MOTO.train."""
     del part
-    start = flatten_states(post, data)
+    start, seed = self.starts(post, data, seed)
     with tf.GradientTape() as tape:
       seq = self.imagine(start, seed)
       target, metrics = self.target(seq)
@@ -46,6 +52,10 @@ class Dreamer(ActorCritic):
     metrics.update(self._critic_opt.minimize(tape, loss))
     self.critics.update_target()
     return metrics
+
+  def starts(self, post: dict, data: dict, seed: tf.Tensor) -> tuple:
+    """States [N, ...] that start rollouts, and the seed of these."""
+    return flatten_states(post, data), seed
 
   def imagine(self, start: dict, seed: tf.Tensor) -> dict[str, tf.Tensor]:
     """Rollout with reward, discount and weight of each state, [H+1, N]."""
@@ -119,6 +129,21 @@ class Dreamer(ActorCritic):
       end=reward[-1],
       tail=value[-1],
     )
+
+
+class PaperDreamer(Dreamer):
+  """The paper's baseline: MOTO's batch for the agent (C.3), and its priors."""
+
+  def starts(self, post: dict, data: dict, seed: tf.Tensor) -> tuple:
+    """As many states as `moto.start_states` says, without replacement."""
+    draw_seed, seed = split(seed, 2)
+    states = flatten_states(post, data)
+    count = self._config.moto.start_states
+    if count:
+      keys = uniform(states['is_terminal'].shape, draw_seed)
+      pick = tf.math.top_k(keys, count).indices
+      states = {k: tf.gather(v, pick) for k, v in states.items()}
+    return states, seed
 
 
 def lambda_return(

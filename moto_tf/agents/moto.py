@@ -181,7 +181,9 @@ class MOTO(ActorCritic):
     }
     if config.moto.beta:
       with tf.name_scope('clone'):
-        clone, cloned = clone_loss(self.actor, post['feat'], data)
+        clone, cloned = clone_loss(
+          self.actor, post['feat'], data, config.moto.clone_mean
+        )
       loss += config.moto.beta * clone
       metrics |= {'actor_bc_loss': clone, 'bc_share': cloned}
     if config.moto.alpha:
@@ -234,7 +236,9 @@ class MOTO(ActorCritic):
       'critic_data_loss': tf.reduce_sum(data_loss),
       'critic_model_q': tf.reduce_mean(q),
       'critic_model_target': tf.reduce_mean(v),
-      'critic_data_q': tf.reduce_sum(real['mask'] * q_data) / (2 * count),
+      'critic_data_q': (
+        tf.reduce_sum(real['mask'] * q_data) / (q_data.shape[0] * count)
+      ),
       'critic_data_target': tf.reduce_sum(real['mask'] * target) / count,
     }
 
@@ -325,24 +329,29 @@ def real_returns(
 
 
 def clone_loss(
-  actor: Actor, feat: tf.Tensor, data: dict
+  actor: Actor, feat: tf.Tensor, data: dict, mean: str = 'cloned'
 ) -> tuple[tf.Tensor, tf.Tensor]:
-  """-mean log pi(action[i+1] | s[i]) over successful episodes of the batch.
+  """Eq. 10: - sum of f log pi(action[i+1] | s[i]), divided by a count.
 
       state     s[0]    s[1]    s[2]
       action       a[1]    a[2]         a[i+1] left s[i], arrived with s[i+1]
 
+  f is 1 for transitions of successful episodes and 0 for others.
+
   Args:
     feat: [B, T, F] of the posterior, without gradient.
     data: batch with action [B, T, A], is_first and success [B, T].
+    mean: what the sum is divided by: 'cloned', the transitions with f = 1, or
+      'batch', all transitions, as the paper prints it.
 
   Returns:
     Scalar loss, zero without successful episodes, and the share of
     transitions that were cloned.
   """
-  mask = (1 - data['is_first'][:, 1:]) * data['success'][:, 1:]
+  valid = 1 - data['is_first'][:, 1:]
+  mask = valid * data['success'][:, 1:]
   log_prob = actor(sg(feat[:, :-1])).log_prob(data['action'][:, 1:])
-  total = tf.reduce_sum(mask)
+  total = tf.reduce_sum(valid if mean == 'batch' else mask)
   loss = -tf.reduce_sum(mask * log_prob) / tf.maximum(total, 1)
   return loss, tf.reduce_mean(mask)
 

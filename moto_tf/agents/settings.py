@@ -10,26 +10,22 @@ PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
 
 MOTO_RULES = {
   r'moto\.penalty': one_of(*PENALTY_NAMES),
+  r'moto\.clone_mean': one_of('cloned', 'batch'),
   r'moto\.data_target': one_of('one_step', 'lambda', 'rollout'),
-  r'moto\.(alpha|beta|start_states|critic_start|model_start|model_ramp)': at_least(
-    0
-  ),
+  r'moto\.(alpha|beta|.+_start|model_ramp|start_states)': at_least(0),
 }
 
 
 def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
   """Raises ConfigError where the settings of MOTO cannot be used."""
   check_rules(values, examples, MOTO_RULES)
-  starts, batch, length = (
-    values[key]
-    for key in ('moto.start_states', 'replay.batch', 'replay.length')
-  )
-  if starts > batch * (length - 1):
+  if values['bc_targets'] and values['bc_threshold']:
     raise ConfigError(
-      f'moto.start_states: {starts} is more than the replay.batch * '
-      f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
-      'batch; give at most that, or 0 for all of them.'
+      f'bc_threshold: {values["bc_threshold"]:g} and bc_targets: '
+      f'{values["bc_targets"]} both say which episodes to clone; set '
+      "--bc_threshold 0 or --bc_targets ''."
     )
+  _check_starts(values)
 
 
 def check_dreamer(
@@ -41,4 +37,26 @@ def check_dreamer(
     raise ConfigError(
       'horizon: 1 leaves DreamerV2 without an actor loss, which starts at the '
       'second imagined state; give at least 2.'
+    )
+
+
+def check_paper_dreamer(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where the paper's DreamerV2 could not learn."""
+  check_dreamer(values, examples)
+  check_rules(values, examples, {r'moto\.start_states': at_least(0)})
+  _check_starts(values)
+
+
+def _check_starts(values):
+  starts, batch, length = (
+    values[key]
+    for key in ('moto.start_states', 'replay.batch', 'replay.length')
+  )
+  if starts > batch * (length - 1):
+    raise ConfigError(
+      f'moto.start_states: {starts} is more than the replay.batch * '
+      f'(replay.length - 1) = {batch * (length - 1)} transitions of a '
+      'batch; give at most that, or 0 for all of them.'
     )

@@ -83,6 +83,7 @@ def open_replay(
     act_space,
     **{**settings, **overrides},
     seed=config.seed,
+    # Targets of the task are not in synthetic episodes.
     bc_threshold=config.bc_threshold,
   )
 

@@ -14,6 +14,7 @@ import io
 import pathlib
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -63,19 +64,29 @@ def save_episode(
 
 
 def load_episode(
-  path: pathlib.Path, spaces: dict | None = None, act_space=None
+  path: pathlib.Path,
+  spaces: dict | None = None,
+  act_space=None,
+  logs: Sequence[str] = (),
 ) -> dict:
   """Read and check one episode file.
 
   With spaces (name to Box) the observations must be present with these shapes
   and dtypes, and all other observations are left out; without, all are kept.
-  With act_space the actions must fit into it. Missing flags are derived:
-  is_terminal from discount == 0, success as never. Raises EpisodeError naming
-  the file and the problem.
+  With act_space the actions must fit into it. Of the log_ observations those in
+  `logs` are kept, which must be there, one number per record. Missing flags are
+  derived: is_terminal from discount == 0, success as never. Raises EpisodeError
+  naming the file and the problem.
   """
   path = pathlib.Path(path)
-  arrays = _read_arrays(path, spaces)
+  arrays = _read_arrays(path, spaces, logs)
   _require(arrays, ('action', 'reward'), path)
+  for key in logs:
+    if key not in arrays:
+      raise EpisodeError(
+        f'{path}: key {key!r} is missing, which bc_targets asks for; record or '
+        'import the episodes for this task, or set other bc_targets.'
+      )
   episode = _standardise(arrays, path)
   records = _check_lengths(episode, path)
   discount = episode.pop('discount', None)
@@ -92,6 +103,12 @@ def load_episode(
     _check_actions(episode, act_space, path)
   if spaces is not None:
     _check_observations(episode, spaces, path)
+  for key in logs:
+    if episode[key].ndim != 1:
+      raise EpisodeError(
+        f'{path}: key {key!r} has shape {episode[key].shape}, expected '
+        f'({records},).'
+      )
   return episode
 
 
@@ -148,25 +165,32 @@ def episode_return(episode: dict) -> float:
   return float(np.sum(episode['reward'], dtype=np.float64))
 
 
-def episode_success(episode: dict, threshold: float = 0.0) -> bool:
+def episode_success(
+  episode: dict, threshold: float = 0.0, targets: Sequence[str] = ()
+) -> bool:
   """Whether an episode succeeded.
 
-  Threshold 0: it is marked successful. Above 0: its largest reward reaches the
-  threshold.
+  With targets, keys of log_ observations: all of them were above 0.5 after one
+  and the same action. Else, threshold 0: it is marked successful; above 0: its
+  largest reward reaches the threshold.
   """
+  if targets:
+    placed = [episode[key][1:] > 0.5 for key in targets]
+    return bool(np.all(placed, 0).any())
   if threshold > 0:
     return bool(np.max(episode['reward']) >= threshold)
   return bool(np.any(episode['success']))
 
 
 @_again
-def _read_arrays(path, spaces):
+def _read_arrays(path, spaces, logs):
   """Arrays of a file: those in use given the spaces, or all but log_*."""
   try:
     with np.load(path, allow_pickle=False) as file:
       keys = [key for key in file.files if not key.startswith('log_')]
       if spaces is not None:
         keys = [key for key in keys if key in spaces or key in RESERVED]
+      keys += [key for key in file.files if key in logs]
       return {key: file[key] for key in keys}
   except (*_READ_ERRORS, AttributeError, TypeError) as error:
     if isinstance(error, FileNotFoundError):

@@ -7,6 +7,7 @@ continued run draws the batches that an uninterrupted one would have drawn.
 import collections
 import concurrent.futures
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ class Replay:
     success_share: float = 0.0,
     seed: int,
     bc_threshold: float,
+    bc_targets: Sequence[str] = (),
     keep: list[str] | None = None,
   ):
     """Loads the episodes in both directories.
@@ -77,6 +79,7 @@ class Replay:
       success_share: share of windows drawn from successful episodes first.
       seed: of the batches, 0 or more.
       bc_threshold: as in `episode_success`.
+      bc_targets: keys of observations log_<name>, as in `episode_success`.
       keep: names of the online episodes to load, in order, as returned by
         `online_names` for a checkpoint. Later ones move to `superseded/`. By
         default all are loaded, in the order of their names.
@@ -110,7 +113,7 @@ class Replay:
     self._offline_share = offline_share
     self._success_share = success_share
     self._seed = seed
-    self._bc_threshold = bc_threshold
+    self._cloned = bc_threshold, tuple(bc_targets)
     if offline and online and Path(offline).resolve() == self._online.resolve():
       raise ReplayError(
         f'{offline} is given for offline and for online episodes; use a '
@@ -348,12 +351,15 @@ class Replay:
     return episodes, full
 
   def _read(self, path):
-    episode = storage.load_episode(path, self._obs_space, self._act_space)
+    threshold, targets = self._cloned
+    episode = storage.load_episode(
+      path, self._obs_space, self._act_space, targets
+    )
     arrays = {
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    success = storage.episode_success(episode, self._bc_threshold)
+    success = storage.episode_success(episode, threshold, targets)
     return Episode(arrays, success)
 
   def _summary(self):

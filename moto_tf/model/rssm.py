@@ -54,7 +54,10 @@ class EnsembleRSSM(Module):
     self.out_kernel = w('out_kernel', [hidden, stoch])
     self.out_bias = w('out_bias', [stoch], 0.0)
     if config.norm == 'layer':
+      # As DreamerV2's, layers have a bias before the norm too.
+      self.inp_offset = w('inp_offset', [hidden], 0.0)
       self.inp_gain = w('inp_gain', [hidden], 1.0)
+      self.post_offset = w('post_offset', [hidden], 0.0)
       self.post_gain = w('post_gain', [hidden], 1.0)
     self.prior = StackedMLP(
       layers, self.ensemble, deter, [hidden], stoch, config.act, config.norm
@@ -265,6 +268,7 @@ class EnsembleRSSM(Module):
 
   def _hidden(self, x, w, name):
     if self._norm == 'layer':
+      x = x + w[f'{name}_offset']
       x = layer_norm(x, w[f'{name}_gain'], w[f'{name}_bias'])
     else:
       x = x + w[f'{name}_bias']
@@ -272,22 +276,43 @@ class EnsembleRSSM(Module):
 
 
 def kl_loss(
-  post: tf.Tensor, prior: tf.Tensor, free: float, balance: float
+  post: tf.Tensor,
+  prior: tf.Tensor,
+  free: float,
+  balance: float,
+  forward: bool = False,
+  free_avg: bool = True,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """DreamerV2's balanced KL of Eq. 1.
 
   balance * KL(sg(post) || prior) + (1 - balance) * KL(post || sg(prior)),
-  each averaged over the batch before free nats apply.
+  or with `forward` the same of KL(prior || post). A balance of 0.5 is the plain
+  KL, whose gradient reaches both sides whole, with free nats per state.
 
   Args:
     post, prior: logits [..., S, C].
+    free: free nats, below which a KL is not pushed.
+    balance: share of the loss that trains the prior.
+    forward: whether the prior is the first argument of the KL.
+    free_avg: whether free nats apply to the mean of the KL, or to each state.
 
   Returns:
     Scalar loss, and the KL per state [...].
   """
   sg = tf.stop_gradient
-  value = dists.OneHot(sg(post)).kl_divergence(dists.OneHot(prior))
-  other = dists.OneHot(post).kl_divergence(dists.OneHot(sg(prior)))
-  loss = balance * tf.maximum(tf.reduce_mean(value), free)
-  loss += (1 - balance) * tf.maximum(tf.reduce_mean(other), free)
+
+  def kl(post, prior):
+    pair = (prior, post) if forward else (post, prior)
+    return dists.OneHot(pair[0]).kl_divergence(dists.OneHot(pair[1]))
+
+  def mean(value):
+    if free_avg and balance != 0.5:
+      return tf.maximum(tf.reduce_mean(value), free)
+    return tf.reduce_mean(tf.maximum(value, free))
+
+  if balance == 0.5:
+    value = kl(post, prior)
+    return mean(value), value
+  value = kl(sg(post), prior)
+  loss = balance * mean(value) + (1 - balance) * mean(kl(post, sg(prior)))
   return loss, value

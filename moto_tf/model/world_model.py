@@ -119,9 +119,7 @@ class WorldModel(Module):
       assert like.shape == data['reward'].shape, (name, like.shape)
     losses = {k: tf.reduce_mean(v) for k, v in likes.items()}
     with tf.name_scope('prior'):
-      losses['kl_loss'], kl = kl_loss(
-        swap(post['logit']), prior, config.kl.free, config.kl.balance
-      )
+      losses['kl_loss'], kl = kl_loss(swap(post['logit']), prior, **config.kl)
     loss = sum(
       config.loss_scales[k.split('_loss')[0]] * v for k, v in losses.items()
     )

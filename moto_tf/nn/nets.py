@@ -63,10 +63,14 @@ class StackedMLP(Module):
       for i, (_, b) in enumerate(pairs)
     ]
     if norm == 'layer':
-      self.gain = [
-        layers.weight(f'gain{i}', [members, b], 1.0)
-        for i, b in enumerate(units)
-      ]
+      # As DreamerV2's, layers have a bias before the norm too.
+      self.offset, self.gain = (
+        [
+          layers.weight(f'{name}{i}', [members, b], value)
+          for i, b in enumerate(units)
+        ]
+        for name, value in (('offset', 0.0), ('gain', 1.0))
+      )
     self.members = members
     self._norm = norm
     self._act = ACTIVATIONS[act]
@@ -116,14 +120,15 @@ class StackedMLP(Module):
     return tf.gather(outputs, tf.argsort(order))
 
   def _weights(self):
-    """Per layer the kernel [M, I, O] and [M, 1, O] each of bias and gain."""
+    """Per layer the kernel [M, I, O] and [M, 1, O] each of the others."""
     cast = lambda w: tf.cast(w, self._dtype)
     layers = [
       {'kernel': cast(kernel), 'bias': cast(bias)[:, None]}
       for kernel, bias in zip(self.kernel, self.bias, strict=True)
     ]
     if self._norm == 'layer':
-      for layer, gain in zip(layers, self.gain):
+      for layer, offset, gain in zip(layers, self.offset, self.gain):
+        layer['offset'] = cast(offset)[:, None]
         layer['gain'] = cast(gain)[:, None]
     return layers
 
@@ -132,7 +137,7 @@ class StackedMLP(Module):
     for i, layer in enumerate(weights):
       x = tf.matmul(x, layer['kernel'])
       if 'gain' in layer:
-        x = layer_norm(x, layer['gain'], layer['bias'])
+        x = layer_norm(x + layer['offset'], layer['gain'], layer['bias'])
       else:
         x = x + layer['bias']
       x = self._act(x) if i < len(weights) - 1 else x
@@ -140,13 +145,17 @@ class StackedMLP(Module):
 
 
 class Encoder(Module):
-  """Embeds the observations whose keys match, by modality, concatenated."""
+  """Embeds the observations whose keys match, by modality, concatenated.
+
+  Images: stride-2 convolutions, then dense layers where `cnn_layers` has some,
+  as the paper prints them (C.3). DreamerV2 has none.
+  """
 
   def __init__(self, layers: Layers, shapes: dict[str, tuple], config):
     self.cnn_keys, self.mlp_keys = select_keys(shapes, config, 'encoder')
     self._dtype = layers.dtype
     self._act = ACTIVATIONS[config.act]
-    self.size = 0
+    self.size, self.head = 0, None
     if self.cnn_keys:
       size, _, channels = _stack_images(shapes, self.cnn_keys, 'encoder')
       self.conv, self.norm = [], []
@@ -162,7 +171,13 @@ class Encoder(Module):
             f'with kernels {list(config.cnn_kernels)}; use larger images '
             '(env.image_size) or fewer, smaller kernels.'
           )
-      self.size += size * size * channels
+      size = size * size * channels
+      if config.cnn_layers:
+        self.head = MLP(
+          layers, size, config.cnn_layers, None, config.act, config.norm
+        )
+        size = self.head.size
+      self.size += size
     if self.mlp_keys:
       inputs = sum(int(np.prod(shapes[k])) for k in self.mlp_keys)
       self.mlp = MLP(
@@ -180,7 +195,9 @@ class Encoder(Module):
       for conv, norm in zip(self.conv, self.norm, strict=True):
         x = conv(x)
         x = self._act(norm(x) if norm else x)
-      outputs.append(tf.reshape(x, [*lead, int(np.prod(x.shape[1:]))]))
+      x = tf.reshape(x, [-1, int(np.prod(x.shape[1:]))])
+      x = self.head(x) if self.head else x
+      outputs.append(tf.reshape(x, [*lead, x.shape[-1]]))
     if self.mlp_keys:
       x = tf.concat([tf.cast(obs[k], self._dtype) for k in self.mlp_keys], -1)
       outputs.append(self.mlp(x))
@@ -190,7 +207,8 @@ class Encoder(Module):
 class Decoder(Module):
   """Predicts the observations whose keys match from features.
 
-  Images: a dense layer to one pixel, then stride-2 transposed convolutions.
+  Images: dense layers where `cnn_layers` has some, as the paper prints them
+  (C.3), one to a single pixel, then stride-2 transposed convolutions.
   """
 
   def __init__(self, layers: Layers, inputs: int, shapes: dict, config):
@@ -198,6 +216,7 @@ class Decoder(Module):
     self._dtype = layers.dtype
     self._act = ACTIVATIONS[config.act]
     self._shapes = shapes
+    self.head = None
     if self.cnn_keys:
       size, _, channels = _stack_images(shapes, self.cnn_keys, 'decoder')
       kernels = config.cnn_kernels
@@ -205,7 +224,12 @@ class Decoder(Module):
         config.cnn_depth * 2 ** (len(kernels) - 2 - i)
         for i in range(len(kernels) - 1)
       ] + [channels]
-      self.dense = layers.dense(inputs, 32 * config.cnn_depth)
+      if config.cnn_layers:
+        self.head = MLP(
+          layers, inputs, config.cnn_layers, None, config.act, config.norm
+        )
+      units = self.head.size if self.head else inputs
+      self.dense = layers.dense(units, 32 * config.cnn_depth)
       self.deconv, self.norm = [], []
       before, pixels = 32 * config.cnn_depth, 1
       for i, (depth, kernel) in enumerate(zip(depths, kernels, strict=True)):
@@ -233,7 +257,8 @@ class Decoder(Module):
     outputs = {}
     lead = feat.shape[:-1].as_list()
     if self.cnn_keys:
-      x = self.dense(tf.reshape(feat, [-1, feat.shape[-1]]))[:, None, None]
+      x = tf.reshape(feat, [-1, feat.shape[-1]])
+      x = self.dense(self.head(x) if self.head else x)[:, None, None]
       last = len(self.deconv) - 1
       for i, deconv in enumerate(self.deconv):
         x = deconv(x)

@@ -95,6 +95,8 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
   ]
   if 'method' not in _saved(path):
     _check_short(path, before, now)
+  if 'bc_targets' in changed and 'bc_targets' not in _saved(path):
+    _check_targets(path, before)
   fixed = ['task', 'seed', 'method']
   if meta['phase'] == 'online':
     fixed += ['offline_steps', 'updates_per_episode']
@@ -163,6 +165,16 @@ def _check_short(path, before, now):
       f'The run in {path.parent} was started before version 0.2, when small '
       f'included what is now the preset short: {", ".join(keys)}. To continue '
       'it, name short after small, as in --configs metaworld small short.'
+    )
+
+
+def _check_targets(path, before):
+  """Before 0.2 `kitchen_partial` cloned episodes of any three targets."""
+  if before['bc_threshold']:
+    raise ConfigError(
+      f'The run in {path.parent} was started before version 0.2 and clones '
+      f'episodes by bc_threshold {before["bc_threshold"]:g}. To continue it, '
+      f"add --bc_targets '' --bc_threshold {before['bc_threshold']:g}."
     )
 
 

@@ -8,8 +8,9 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from moto_tf import rules
 from moto_tf.agents import METHODS, make_agent
-from moto_tf.config import Config
+from moto_tf.config import Config, without_effect
 from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
@@ -234,5 +235,25 @@ def open_replay(
     **{k: v for k, v in config.replay.items() if k != 'prefetch'},
     seed=config.seed,
     bc_threshold=config.bc_threshold,
+    bc_targets=_target_keys(config, driver.obs_space),
     keep=keep,
   )
+
+
+def _target_keys(config, obs_space):
+  """Keys of the observations that `bc_targets` names."""
+  if without_effect(config.method, 'bc_targets'):
+    return ()
+  known = [key for key in obs_space if key.startswith('log_')]
+  keys = []
+  for name in rules.split_names(config.bc_targets):
+    key = f'log_{name.replace(" ", "_")}'
+    if key not in known:
+      names = [x.removeprefix('log_').replace('_', ' ') for x in known]
+      raise rules.ConfigError(
+        f'bc_targets: {config.task} does not say when {name!r} is in place, '
+        f'only {", ".join(names) or "whether the task was achieved"}. Name '
+        "targets of the task, or set --bc_targets ''."
+      )
+    keys.append(key)
+  return tuple(keys)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from env_helpers import rollout, same, settings
 
+from moto_tf import rules
 from moto_tf.data import episodes, inspect
 from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import tasks as kitchen
@@ -16,6 +17,7 @@ from moto_tf.envs.kitchen.arm import REST_JOINTS
 from moto_tf.envs.kitchen.demonstrations import JITTER, draw_order
 from moto_tf.envs.kitchen.env import Painter, make_simulation
 from moto_tf.envs.kitchen.expert import Expert
+from moto_tf.presets import make_config
 
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (12, 9)).astype(np.float32)
 HOME = {'action_repeat': 1, 'time_limit': 280}
@@ -79,6 +81,11 @@ def test_records(make):
   assert {key for key in env.obs_space if key.startswith('log_')} == {
     *('log_microwave', 'log_kettle', 'log_bottom_burner', 'log_light_switch')
   }
+
+
+def test_the_preset_clones_by_the_first_three_targets():
+  targets = rules.split_names(make_config('kitchen_partial').bc_targets)
+  assert tuple(targets) == kitchen.TASKS['partial'][:3]
 
 
 def test_an_episode_has_280_steps(make):
