@@ -84,7 +84,9 @@ class MOTO(ActorCritic):
   def clone(self, post: dict, data: dict) -> dict:
     """A step of the actor on Eq. 10's cloning alone."""
     with tf.GradientTape() as tape:
-      clone, cloned = clone_loss(self.actor, post['feat'], data)
+      clone, cloned = clone_loss(
+        self.actor, post['feat'], data, self._config.moto.clone_mean
+      )
       loss = self._config.moto.beta * clone
     metrics = {'actor_bc_loss': clone, 'bc_share': cloned}
     return metrics | self._actor_opt.minimize(tape, loss)
