@@ -9,6 +9,7 @@ import tensorflow as tf
 from helpers import make_agent, randomize, tiny_config
 from study_helpers import make_episode
 
+from moto_tf.agents.assessment import discounted_sum
 from moto_tf.nn.tfutils import gumbel
 from moto_tf.studies import critics, reward, training
 from moto_tf.studies.common import fixed_seed, pearson, spearman
@@ -26,7 +27,7 @@ def test_discounted_sum_is_the_literal_one(end):
     for k in range(9 - i):
       total += GAMMA**k * reward[i + k]
     expected.append(total + GAMMA ** (9 - i) * end)
-  found = critics.discounted_sum(reward, GAMMA, end)
+  found = discounted_sum(reward, GAMMA, end)
   np.testing.assert_allclose(found, expected)
 
 
