@@ -95,6 +95,9 @@ def test_from_data_to_figures(place):
   assert 'Continuing from ckpt-' in output
   assert rows(killed) == rows(whole)
   assert rows(whole)[-1]['gradient_step'] == STEPS
+  # It says nothing of what it expects.
+  assert 'eval/success' in rows(whole)[-1]
+  assert 'eval/overestimation' not in rows(whole)[-1]
   losses = [x['train/linear_loss'] for x in rows(whole)]
   assert losses[-1] < 0.7 * losses[0]
 
@@ -169,6 +172,7 @@ def test_the_method_of_the_documents_learns(place):
   last = rows(logdir)[-1]
   assert last['gradient_step'] == STEPS and last['train/bc_share'] > 0
   assert 'train/critic_loss' not in last
+  assert 'eval/success' in last and 'eval/overestimation' not in last
 
 
 def test_the_format_of_the_documents_is_read(place):

@@ -118,6 +118,7 @@ def test_every_metric_is_explained(written):
     *('train', 'report', 'heldout', 'eval', 'episode'),
     *('time', 'replay', 'memory'),
   }
+  assert {'eval/overestimation', 'report/penalty_negated'} <= written
   assert 'eval/drawer' in written and 'train/model_skipped' in written
   counters = {x for x in written if '/' not in x} - {'phase', 'gradient_step'}
   tags = {f'counters/{x}' for x in counters}

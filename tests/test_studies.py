@@ -7,8 +7,9 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from helpers import make_agent, randomize, tiny_config
-from study_helpers import make_episode
+from study_helpers import make_episode, naive_values, set_critics
 
+from moto_tf.agents.assessment import discounted_sum
 from moto_tf.nn.tfutils import gumbel
 from moto_tf.studies import critics, reward, training
 from moto_tf.studies.common import fixed_seed, pearson, spearman
@@ -26,7 +27,7 @@ def test_discounted_sum_is_the_literal_one(end):
     for k in range(9 - i):
       total += GAMMA**k * reward[i + k]
     expected.append(total + GAMMA ** (9 - i) * end)
-  found = critics.discounted_sum(reward, GAMMA, end)
+  found = discounted_sum(reward, GAMMA, end)
   np.testing.assert_allclose(found, expected)
 
 
@@ -47,74 +48,24 @@ def test_encode_steps_through_the_records(agent):
       np.testing.assert_allclose(post[key][i], state[key][0], **near)
 
 
-class Known:
-  """Critics whose values are known: linear in what they get."""
-
-  def __init__(self, size, offsets=(1, 0, 2), seed=0):
-    self.offsets = offsets
-    self.weight = np.random.default_rng(seed).normal(size=size)
-
-  def value(self, *inputs):
-    inputs = [np.asarray(x, np.float64) for x in inputs]
-    return np.concatenate(inputs, -1) @ self.weight
-
-  def __call__(self, *inputs):
-    value = self.value(*inputs)
-    return tf.constant([value + x for x in self.offsets], tf.float32)
-
-
 @pytest.mark.parametrize('terminal', [False, True])
-def test_q_is_compared_with_what_follows_its_action(monkeypatch, terminal):
-  config = tiny_config(moto__alpha=3.0)
+@pytest.mark.parametrize('method', ['moto', 'dreamerv2'])
+def test_predicted_values_against_what_follows(monkeypatch, method, terminal):
+  """Rewards follow MOTO's action, and are of the state in DreamerV2."""
+  alone = {'moto__alpha': 3.0} if method == 'moto' else {'rssm__ensemble': 1}
+  config = tiny_config(method=method, **alone)
   agent = make_agent(config)
   randomize(agent)
-  rssm, episode = agent.model.rssm, make_episode(terminal=terminal)
-  known = Known(rssm.feat + 2)
-  monkeypatch.setattr(agent.behavior, 'critics', known)
+  known = set_critics(monkeypatch, agent)
+  episode = make_episode(terminal=terminal)
   post = encode(agent, episode, 0)
   found = critics.episode_values(agent, config, episode, post)
-  feat, last = post['feat'].numpy(), 6
-  tail = known.value(feat[6], agent.behavior.actor(feat[6:]).mean()[0])
-  for i in range(last):
-    predicted = known.value(feat[i], episode['action'][i + 1])
-    reward = real = 0.0
-    for k in range(last - i):
-      # Of s[i+k] and a[i+k+1]: of the heads where they lead.
-      there = {key: post[key][i + k : i + k + 2, None] for key in post}
-      u = agent.behavior.disagreement(there).numpy()[0, 0]
-      reward += GAMMA**k * episode['reward'][i + 1 + k]
-      real += GAMMA**k * (episode['reward'][i + 1 + k] - 3 * u)
-      if k == 0:
-        assert found['penalty'][i] == pytest.approx(3 * u, abs=1e-4)
-    real += 0 if terminal else GAMMA ** (last - i) * tail
-    assert found['predicted'][i] == pytest.approx(predicted, abs=1e-4)
-    assert found['reward'][i] == pytest.approx(reward, abs=1e-4)
-    assert found['real'][i] == pytest.approx(real, abs=1e-4)
-  assert {len(v) for v in found.values()} == {last}
-
-
-@pytest.mark.parametrize('terminal', [False, True])
-def test_a_state_value_has_the_reward_of_its_state(monkeypatch, terminal):
-  config = tiny_config(method='dreamerv2', rssm__ensemble=1)
-  dreamer = make_agent(config)
-  randomize(dreamer)
-  episode = make_episode(terminal=terminal)
-  known = Known(dreamer.model.rssm.feat, [0])
-  monkeypatch.setattr(dreamer.behavior, 'critics', known)
-  post = encode(dreamer, episode, 0)
-  found = critics.episode_values(dreamer, config, episode, post)
-  value = known.value(post['feat'])
-  for i in range(6):
-    cut = real = 0.0
-    for k in range(7 - i):
-      cut += GAMMA**k * episode['reward'][i + k]
-    for k in range(6 - i):
-      real += GAMMA**k * episode['reward'][i + k]
-    real = cut if terminal else real + GAMMA ** (6 - i) * value[6]
-    assert found['predicted'][i] == pytest.approx(value[i], abs=1e-4)
-    assert found['reward'][i] == pytest.approx(cut, abs=1e-4)
-    assert found['real'][i] == pytest.approx(real, abs=1e-4)
-  assert not found['penalty'].any()
+  expected = naive_values(agent, known, episode, post, GAMMA)
+  assert found.keys() == expected.keys()
+  for key, values in expected.items():
+    assert len(found[key]) == len(values) == 6
+    np.testing.assert_allclose(found[key], values, rtol=1e-4, atol=1e-4)
+  assert np.any(found['penalty']) == (method == 'moto')
 
 
 def test_calibration_by_group_and_step(agent):

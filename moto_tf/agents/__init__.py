@@ -12,6 +12,7 @@ Every agent, whether or not it learns a model of the world, offers
   policy(obs, state, lanes, mode)   actions and the next state
   train(batch, step)      one gradient step, returns metrics
   report(batches, step)   metrics and videos without learning
+  assess(episodes)        metrics of what was expected of evaluation episodes
   variables(), policy_variables()   what to save, and what acting needs
   save(), load(arrays, policy_only)
 

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from moto_tf.nn import dists, nets
@@ -11,32 +10,31 @@ from moto_tf.nn.optimizer import Optimizer
 
 
 class EpisodeValues(NamedTuple):
-  """What critics predict along an episode of T transitions, and of what.
+  """What critics predict along N episodes of T transitions, and of what.
 
   The value at s[i] is that of reward[i] - penalty[i], discounted
-  reward[i + 1] - penalty[i + 1], and so on. After all T of them follows, once
-  more discounted, `end` where the episode ended by itself, and `tail` where a
-  time limit cut it.
+  reward[i + 1] - penalty[i + 1], and so on. After transition i follows, once
+  more discounted, end[i] if the episode ended by itself with it, and tail[i]
+  where a time limit cut it there.
 
   Attributes:
-    predicted: [T], values at s[0] to s[T - 1].
-    reward: [T].
-    penalty: [T].
-    end, tail: scalars.
+    predicted: [T, N], values at s[0] to s[T - 1].
+    reward, penalty, end, tail: [T, N].
   """
 
   predicted: tf.Tensor
-  reward: np.ndarray
+  reward: tf.Tensor
   penalty: tf.Tensor
-  end: float
+  end: tf.Tensor
   tail: tf.Tensor
 
 
 class ActorCritic(Module):
   """Base of the behaviors; they add `train` and the equations.
 
-  For the studies, a behavior may have `predict_values`, as MOTO has, and the
-  `penalty` of its imagined rewards: statistic of Eq. 2 and weight.
+  For evaluations and studies, a behavior may have `predict_values`, as MOTO
+  has; for the studies also the `penalty` of its imagined rewards: statistic of
+  Eq. 2 and weight.
 
   Args:
     config: the run's configuration.
@@ -83,6 +81,19 @@ class ActorCritic(Module):
     """What the gradient step trains, as `train` takes it."""
     del step
     return 'all'
+
+  def report(
+    self, post: dict, data: dict, seed: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    """Scalar metrics of a batch without learning; none by default.
+
+    Args:
+      post: posterior states [B, T, ...] with 'feat'.
+      data: preprocessed batch [B, T, ...].
+      seed: [2].
+    """
+    del post, data, seed
+    return {}
 
   def state(self) -> dict[str, tf.Variable]:
     """Variables to save, by name."""

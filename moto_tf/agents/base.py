@@ -125,6 +125,18 @@ class Agent:
     del batches, step
     return {}, {}
 
+  def assess(self, episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """What the agent expected of its evaluation against what came.
+
+    Args:
+      episodes: of the policy, arrays [T + 1, ...] as Driver.run returns them.
+
+    Returns:
+      Scalar metrics. None by default.
+    """
+    del episodes
+    return {}
+
   def variables(self) -> dict[str, tf.Variable]:
     """Every variable that learning or the data change, by name."""
     raise NotImplementedError

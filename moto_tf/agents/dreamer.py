@@ -112,13 +112,15 @@ class Dreamer(ActorCritic):
     return loss, {'critic_value': tf.reduce_mean(value)}
 
   def predict_values(
-    self, post: dict, episode: dict, last: tf.Tensor
+    self, post: dict, episode: dict[str, tf.Tensor], last: tf.Tensor
   ) -> EpisodeValues:
-    """What the critic says of an episode; arguments as of MOTO.
+    """What the critic says of episodes; arguments as of MOTO.
 
     record      s[0]      s[1]      ...    s[T-1]    s[T]
-    predicted   v[0]      v[1]             v[T-1]    tail
-    reward      r[0]      r[1]             r[T-1]    end
+    predicted   v[0]      v[1]             v[T-1]
+    reward      r[0]      r[1]             r[T-1]
+    end         r[1]      r[2]             r[T]
+    tail        v[1]      v[2]             v[T]
     """
     del last
     value, reward = self.critics(post['feat'])[0], episode['reward']
@@ -126,8 +128,8 @@ class Dreamer(ActorCritic):
       predicted=value[:-1],
       reward=reward[:-1],
       penalty=tf.zeros_like(value[:-1]),
-      end=reward[-1],
-      tail=value[-1],
+      end=reward[1:],
+      tail=value[1:],
     )
 
 

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.agents.actor_critic import Actor
+from moto_tf.agents.actor_critic import Actor, EpisodeValues
+from moto_tf.agents.assessment import compare_values, overestimation, windows
 from moto_tf.agents.averages import AveragedPolicy
 from moto_tf.agents.base import (
   Agent,
@@ -56,6 +57,7 @@ class ModelBasedAgent(Agent):
       self._follow = self.compile(average.update)
     self._policy = self.compile(self._policy_step)
     self._report = self.compile(self._report_step)
+    self._values = self.compile(self._values_step)
 
   def policy(
     self,
@@ -136,6 +138,30 @@ class ModelBasedAgent(Agent):
       metrics['reward_recall'] = hits / max(hits + missed, 1)
     return metrics, {k: _mark(v.numpy()) for k, v in found[0][1].items()}
 
+  def assess(self, episodes: list[dict[str, np.ndarray]]) -> dict[str, float]:
+    """Values that the critics predict, and real ones; see Agent.assess.
+
+    None where the behavior has no `predict_values`, or nothing was done.
+    """
+    if not hasattr(self.behavior, 'predict_values'):
+      return {}
+    state, found = self.model.rssm.initial(len(episodes)), []
+    keys = (*self.input_keys, 'action', 'reward', 'is_first')
+    for number, records in enumerate(windows(episodes, keys)):
+      state, values = self._values(
+        state, to_tensors(records), self._seed(4, number)
+      )
+      found.append(values)
+    # Without the first, which leads from nothing into s[0].
+    parts = zip(*found, strict=True)
+    found = EpisodeValues(*(np.concatenate(part)[1:] for part in parts))
+    compared = [
+      compare_values(found, lane, episode, self._config.discount)
+      for lane, episode in enumerate(episodes)
+      if len(episode['reward']) > 1
+    ]
+    return overestimation(compared) if compared else {}
+
   def variables(self) -> dict[str, tf.Variable]:
     return {
       **self.model.named_variables('model/'),
@@ -198,8 +224,31 @@ class ModelBasedAgent(Agent):
       'model_loss': loss,
       **metrics,
       **success_metrics(reward, data['reward']),
+      **self.behavior.report(post, data, tfutils.split(video_seed, 1)[0]),
     }
     return metrics, self.model.video(data, video_seed)
+
+  def _values_step(self, state, records, seed):
+    """Values along a window of `windows`, from the state of its first record.
+
+    Returns:
+      The state of its last record, and what `predict_values` returns.
+    """
+    noise_seed, action_seed = tfutils.split(seed, 2)
+    data = {k: records[k][1:] for k in (*self.input_keys, 'is_first')}
+    data = self.model.preprocess(data)
+    embed, action = self.model.encoder(data), records['action']
+    steps, count = embed.shape[:2]
+    noise = tfutils.gumbel([steps, count, *self.model.rssm.shape], noise_seed)
+    states = [state]
+    for t in range(steps):
+      now = action[t + 1], embed[t], data['is_first'][t], noise[t]
+      states.append(self.model.rssm.obs_step(states[-1], *now))
+    post = {k: tf.stack([s[k] for s in states]) for k in state}
+    post['feat'] = self.model.rssm.get_feat(post)
+    uniform = tfutils.uniform(action.shape.as_list(), action_seed)
+    last = self.act(post['feat'], uniform, 'eval')
+    return states[-1], self.behavior.predict_values(post, records, last)
 
 
 def _mark(video, border=2):

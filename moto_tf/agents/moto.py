@@ -10,6 +10,7 @@ Eq. 7-9   critic_loss       on the model and on real transitions
 import tensorflow as tf
 
 from moto_tf.agents.actor_critic import Actor, ActorCritic, EpisodeValues
+from moto_tf.agents.assessment import contrast_penalty
 from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.agents.penalties import PENALTIES
 from moto_tf.nn.layers import Layers
@@ -84,12 +85,18 @@ class MOTO(ActorCritic):
   def clone(self, post: dict, data: dict) -> dict:
     """A step of the actor on Eq. 10's cloning alone."""
     with tf.GradientTape() as tape:
-      clone, cloned = clone_loss(
-        self.actor, post['feat'], data, self._config.moto.clone_mean
-      )
+      clone, metrics = self._clone_loss(post, data)
       loss = self._config.moto.beta * clone
-    metrics = {'actor_bc_loss': clone, 'bc_share': cloned}
     return metrics | self._actor_opt.minimize(tape, loss)
+
+  def report(
+    self, post: dict, data: dict, seed: tf.Tensor
+  ) -> dict[str, tf.Tensor]:
+    """Penalty under the recorded actions and under the opposite ones."""
+    if not self._config.moto.alpha:
+      return {}
+    penalty = lambda seq: self._config.moto.alpha * self.disagreement(seq)
+    return contrast_penalty(self._model.rssm, penalty, post, data, seed)
 
   def imagine(self, start: dict, seed: tf.Tensor) -> dict[str, tf.Tensor]:
     """Rollouts of Eq. 4 with the penalised rewards of Eq. 3.
@@ -183,15 +190,23 @@ class MOTO(ActorCritic):
     }
     if config.moto.beta:
       with tf.name_scope('clone'):
-        clone, cloned = clone_loss(
-          self.actor, post['feat'], data, config.moto.clone_mean
-        )
+        clone, mets = self._clone_loss(post, data)
       loss += config.moto.beta * clone
-      metrics |= {'actor_bc_loss': clone, 'bc_share': cloned}
+      metrics |= mets
     if config.moto.alpha:
       u = tf.reduce_mean(seq['disagreement'])
       metrics |= {'imag_disagreement': u, 'imag_penalty': config.moto.alpha * u}
     return loss, metrics
+
+  def _clone_loss(self, post, data):
+    loss, share = clone_loss(
+      self.actor, post['feat'], data, self._config.moto.clone_mean
+    )
+    return loss, {
+      'actor_bc_loss': loss,
+      'bc_share': share,
+      'bc_records': tf.reduce_sum(cloned(data)),
+    }
 
   def _model_term(self, loss, v_hat):
     """Eq. 6 with its weight in the actor's loss, and metrics."""
@@ -245,30 +260,34 @@ class MOTO(ActorCritic):
     }
 
   def predict_values(
-    self, post: dict, episode: dict, last: tf.Tensor
+    self, post: dict, episode: dict[str, tf.Tensor], last: tf.Tensor
   ) -> EpisodeValues:
-    """What the critics say of an episode, of penalised rewards (Eq. 3).
+    """What the critics say of episodes, of penalised rewards (Eq. 3).
 
         record      s[0]      s[1]      ...    s[T-1]    s[T]
-        action           a[1]      a[2]             a[T]       last
-        predicted   q[0]      q[1]             q[T-1]    tail
+        action           a[1]      a[2]             a[T]
+        predicted   q[0]      q[1]             q[T-1]
         reward      r[1]      r[2]             r[T]
         penalty     u[0]      u[1]             u[T-1]    of s[i], a[i+1]
+        end         0         0                0
+        tail        of s[1]   of s[2]          of s[T]   and their `last`
 
     Args:
-      post: its posterior states with 'feat', [T + 1, ...].
-      episode: arrays [T + 1, ...].
-      last: [1, A], the action that the policy takes in s[T].
+      post: posterior states with 'feat' of N episodes, [T + 1, N, ...].
+      episode: their records, [T + 1, N, ...].
+      last: [T + 1, N, A], actions that the policy takes in these states.
     """
     q = lambda *x: tf.reduce_min(self.critics(*x), 0)
-    feat, action = post['feat'], tf.convert_to_tensor(episode['action'][1:])
-    states = {k: post[k][:, None] for k in ('deter', 'stoch')}
+    feat, reward = post['feat'], episode['reward'][1:]
+    penalty = tf.zeros_like(reward)
+    if self._config.moto.alpha:
+      penalty = self._config.moto.alpha * self.disagreement(post)
     return EpisodeValues(
-      predicted=q(feat[:-1], action),
-      reward=episode['reward'][1:],
-      penalty=self._config.moto.alpha * self.disagreement(states)[:, 0],
-      end=0.0,
-      tail=q(feat[-1:], last)[0],
+      predicted=q(feat[:-1], episode['action'][1:]),
+      reward=reward,
+      penalty=penalty,
+      end=tf.zeros_like(reward),
+      tail=q(feat[1:], last[1:]),
     )
 
 
@@ -350,12 +369,16 @@ def clone_loss(
     Scalar loss, zero without successful episodes, and the share of
     transitions that were cloned.
   """
-  valid = 1 - data['is_first'][:, 1:]
-  mask = valid * data['success'][:, 1:]
+  valid, mask = 1 - data['is_first'][:, 1:], cloned(data)
   log_prob = actor(sg(feat[:, :-1])).log_prob(data['action'][:, 1:])
   total = tf.reduce_sum(valid if mean == 'batch' else mask)
   loss = -tf.reduce_sum(mask * log_prob) / tf.maximum(total, 1)
   return loss, tf.reduce_mean(mask)
+
+
+def cloned(data: dict) -> tf.Tensor:
+  """Whether a[i+1] is cloned in s[i], 0 or 1: [B, T - 1]."""
+  return (1 - data['is_first'][:, 1:]) * data['success'][:, 1:]
 
 
 def draw_transitions(

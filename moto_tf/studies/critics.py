@@ -2,8 +2,10 @@
 
 import matplotlib
 import numpy as np
+import tensorflow as tf
 from matplotlib.figure import Figure
 
+from moto_tf.agents.assessment import compare_values
 from moto_tf.nn.tfutils import uniform
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyResult
@@ -34,47 +36,26 @@ def measure(context) -> StudyResult:
   )
 
 
-def discounted_sum(
-  reward: np.ndarray, discount: float, end: float = 0.0
-) -> np.ndarray:
-  """G[i] = sum_k discount^k reward[i + k] + discount^(T - i) end, [T]."""
-  sums = np.zeros(len(reward))
-  for i in reversed(range(len(reward))):
-    sums[i] = end = float(reward[i]) + discount * end
-  return sums
-
-
 def episode_values(agent, config, episode: dict, post: dict) -> dict:
   """What the critics predict at every step of an episode, and what came.
 
   The agent's behavior says what its critics predict, and of which rewards
-  (`predict_values`). Values include the penalty (Eq. 3), so the real ones must,
-  too; the model says how large it is for what happened. Critics know no time
-  limit: where one has cut the episode, gamma^(T-i) times the value of s[T] goes
-  on. Close to the end this is most of the sum, which then agrees by itself.
+  (`predict_values`).
 
   Args:
     episode: arrays [T + 1, ...].
     post: its states, of `encode`.
 
   Returns:
-    predicted, real, reward (the part of real that is rewards of this episode)
-    and penalty (alpha u), [T] each.
+    As `compare_values`.
   """
-  feat, gamma = post['feat'], config.discount
-  noise = uniform([1, episode['action'].shape[1]], fixed_seed(2))
-  last = agent.act(feat[-1:], noise, 'eval')
-  found = agent.behavior.predict_values(post, episode, last)
-  predicted, penalty = (
-    np.array(x, np.float64) for x in (found.predicted, found.penalty)
-  )
-  end = found.end if episode['is_terminal'][-1] else float(found.tail)
-  return {
-    'predicted': predicted,
-    'real': discounted_sum(found.reward - penalty, gamma, end),
-    'reward': discounted_sum(found.reward, gamma, found.end),
-    'penalty': penalty,
-  }
+  alone = lambda x: {k: tf.convert_to_tensor(v)[:, None] for k, v in x}
+  post = alone(post.items())
+  records = alone((k, episode[k]) for k in ('action', 'reward'))
+  noise = uniform(records['action'].shape.as_list(), fixed_seed(2))
+  last = agent.act(post['feat'], noise, 'eval')
+  found = agent.behavior.predict_values(post, records, last)
+  return compare_values(found, 0, episode, config.discount)
 
 
 def calibrate(

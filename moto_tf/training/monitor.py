@@ -90,6 +90,7 @@ class Monitor:
     )
     names = evaluation.episode_metrics(rollouts[0])
     session.logger.add({k: summary[k] for k in names}, 'eval')
+    session.logger.add(session.agent.assess(rollouts), 'eval')
     session.records.evaluated(
       {**session.counters.named(), 'phase': phase},
       session.logger.seconds,

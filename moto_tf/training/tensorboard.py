@@ -34,6 +34,12 @@ LAYOUT = {
     'return in evaluation': ('eval/return',),
     'return in evaluation by env step': ('eval/return_by_env_step',),
   },
+  'Expected and real': {
+    'predicted and real value in evaluation': (
+      'eval/value_(predicted|real)',
+      'eval/overestimation',
+    ),
+  },
   'Reward against penalty': {
     'imagined reward and penalty': (
       'train/imag_reward_raw',
@@ -41,6 +47,9 @@ LAYOUT = {
     ),
     'reward the policy is trained on': ('train/imag_reward',),
     'disagreement of the ensemble': ('train/imag_disagreement',),
+    'penalty of recorded and opposite actions': (
+      '(report|heldout)/penalty_(recorded|negated)',
+    ),
   },
   'Model losses': {
     'images': ('(train|report|heldout)/image_loss',),
