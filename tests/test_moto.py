@@ -25,7 +25,7 @@ from moto_naive import (
   starts,
 )
 
-from moto_tf.agents import moto
+from moto_tf.agents import moto, returns
 from moto_tf.agents.penalties import PENALTIES
 
 # Eq. 5
@@ -41,7 +41,7 @@ def test_value_expansion(horizon, lambda_, varying):
   discount = np.full((horizon, 3), GAMMA)
   if varying:
     discount = rng.uniform(0, 1, (horizon, 3))
-  v_hat, v = moto.value_expansion(
+  v_hat, v = returns.value_expansion(
     *(tf.constant(x, tf.float32) for x in (reward, value, discount)), lambda_
   )
   true_v_hat, true_v = eq5_batch(reward, value, discount, lambda_)
@@ -54,7 +54,7 @@ def test_value_expansion_by_hand():
   """H = 2, gamma = 0.5, lambda = 0.5, worked out on paper."""
   reward = tf.constant([[1.0], [2.0]])
   value = tf.constant([[8.0], [4.0], [16.0]])
-  v_hat, v = moto.value_expansion(reward, value, tf.fill([2, 1], 0.5), 0.5)
+  v_hat, v = returns.value_expansion(reward, value, tf.fill([2, 1], 0.5), 0.5)
   # V_1(s0) = 1 + .5 * 4 = 3, V_2(s0) = 1 + .5 * 2 + .25 * 16 = 6,
   # V(s0) = .5 * 3 + .5 * 6, V(s1) = V_1(s1) = 2 + .5 * 16 = 10.
   np.testing.assert_allclose(v[:, 0], [4.5, 10])

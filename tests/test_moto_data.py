@@ -15,7 +15,7 @@ from moto_naive import (
   transitions,
 )
 
-from moto_tf.agents import moto
+from moto_tf.agents import moto, returns
 from moto_tf.nn.tfutils import split, uniform
 
 
@@ -48,7 +48,7 @@ def test_real_returns(lambda_):
   is_first[:, 0] = 1
   is_first[1, 4] = is_first[2, 1] = is_first[2, 6] = 1
   args = [tf.constant(x) for x in (reward, value, discount, is_first)]
-  found = moto.real_returns(*args, lambda_)
+  found = returns.real_returns(*args, lambda_)
   assert found.shape == (3, 6)
   for b in range(3):
     lane = [x[b] for x in (reward, value, discount, is_first)]
