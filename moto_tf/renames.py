@@ -21,7 +21,8 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Settings by dotted key of any version, by the names of today.
 
   Before 0.2 no file said the method. `behavior` with the weights of penalty
-  and cloning does. Files of whole runs get the settings that are new since.
+  and cloning does. Files of whole runs get the settings that are new since, and
+  so do those of before 0.2.
   """
   new = {RENAMED.get(key, key): value for key, value in settings.items()}
   off = {'no_bc': 'beta', 'no_unc': 'alpha'}
@@ -34,7 +35,7 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
   elif names or 'behavior' in settings:
     new['method'] = '_'.join(names) or 'moto'
   whole = {'task', 'seed', 'offline_steps', 'online_steps'} <= new.keys()
-  return {**(ADDED if whole else {}), **new}
+  return {**(ADDED if whole or 'behavior' in settings else {}), **new}
 
 
 def recorded_name(logdir: Path, settings: Mapping[str, Any]) -> str:

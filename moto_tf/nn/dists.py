@@ -49,7 +49,8 @@ class UnitNormal(tfd.Independent):
   def _log_prob(self, value):
     # One operation per entry, since the entries may be those of images.
     square = tf.math.squared_difference(self._loc, value)
-    square = tf.reduce_sum(square, range(-self._dims, 0))
+    axes = list(range(-self._dims, 0))
+    square = tf.reduce_sum(square, axes) if axes else square
     size = self.event_shape.num_elements()
     return -0.5 * (square + size * np.log(2 * np.pi))
 
