@@ -77,6 +77,17 @@ def sync(directory: Path) -> None:
     os.close(handle)
 
 
+def move_into(paths: Iterable[Path], directory: Path) -> None:
+  """Moves files without replacing any that are there."""
+  directory.mkdir(exist_ok=True)
+  for path in paths:
+    target, count = directory / path.name, 1
+    while target.exists():
+      count += 1
+      target = directory / f'{path.stem}.{count}{path.suffix}'
+    os.replace(path, target)
+
+
 @contextlib.contextmanager
 def writing(path: Path | str) -> Iterator[None]:
   """Context that turns an OSError into a FileError with advice."""

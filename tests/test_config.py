@@ -620,7 +620,9 @@ def test_the_literal_paper():
   found, default = (make_config(*x).flat for x in (['paper'], []))
   assert {k: v for k, v in found.items() if v != default[k]} == {
     'moto.penalty': 'logit_std',
+    'moto.data_target': 'one_step',
     'moto.clone_mean': 'batch',
+    'actor.sample_grad': 'dreamerv2',
     'encoder.cnn_layers': (400,) * 4,
     'decoder.cnn_layers': (400,) * 4,
   }

@@ -6,7 +6,6 @@ continued run draws the batches that an uninterrupted one would have drawn.
 
 import collections
 import concurrent.futures
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -294,7 +293,7 @@ class Replay:
     if moved:
       target = self._online / 'superseded'
       with files.writing(target):
-        _move(moved, target)
+        files.move_into(moved, target)
       print(
         f'Moved {len(moved)} online episodes from after the checkpoint to '
         f'{target}, {moved[0].stem} to {moved[-1].stem}.'
@@ -387,17 +386,6 @@ def _attempt(function):
       return error
 
   return attempt
-
-
-def _move(paths, directory):
-  """Moves files without replacing any that are there."""
-  directory.mkdir(exist_ok=True)
-  for path in paths:
-    target, count = directory / path.name, 1
-    while target.exists():
-      count += 1
-      target = directory / f'{path.stem}.{count}.npz'
-    os.replace(path, target)
 
 
 def _shorten(items):
