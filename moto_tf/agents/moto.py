@@ -179,15 +179,18 @@ class MOTO(ActorCritic):
       )
       model_loss = -tf.reduce_mean(weight * v_hat[:-1])
       entropy = self.actor.dist(seq['policy'][:-1]).entropy()
-    term, mets = self._model_term(model_loss, v_hat[:-1])
-    loss = term - config.actor_ent * tf.reduce_mean(weight * entropy)
+    loss, ramp = model_loss, {}
+    if config.moto.model_ramp:
+      share = self._values_weight()
+      loss, ramp = share * loss, {'actor_model_weight': share}
+    loss -= config.actor_ent * tf.reduce_mean(weight * entropy)
     metrics = {
       'actor_model_loss': model_loss,
       'actor_ent': tf.reduce_mean(entropy),
       'imag_reward_raw': tf.reduce_mean(seq['raw_reward']),
       'imag_reward': tf.reduce_mean(seq['reward']),
       'imag_value': tf.reduce_mean(v_hat[:-1]),
-      **mets,
+      **ramp,
     }
     if config.moto.beta:
       with tf.name_scope('clone'):
@@ -209,20 +212,12 @@ class MOTO(ActorCritic):
       'bc_records': tf.reduce_sum(cloned(data)),
     }
 
-  def _model_term(self, loss, v_hat):
-    """Eq. 6 with its weight in the actor's loss, and metrics."""
-    config, metrics = self._config.moto, {}
-    if config.value_norm:
-      spread = tf.maximum(sg(tf.math.reduce_std(v_hat)), 1.0)
-      metrics['actor_value_spread'] = spread
-      loss /= spread
-    if config.model_ramp:
-      done = max(config.model_start - config.critic_start, 0)
-      ramp = (self.critics.updates - done) / config.model_ramp
-      ramp = tf.clip_by_value(ramp, 0.0, 1.0)
-      metrics['actor_model_weight'] = ramp
-      loss *= ramp
-    return loss, metrics
+  def _values_weight(self):
+    """Weight of Eq. 6 in the actor's loss at this gradient step, 0 to 1."""
+    config = self._config.moto
+    waited = max(config.model_start - config.critic_start, 0)
+    done = self.critics.updates - waited
+    return tf.clip_by_value(done / config.model_ramp, 0.0, 1.0)
 
   def critic_loss(self, seq: dict, real: dict) -> tuple[tf.Tensor, dict]:
     """Eq. 9: Eq. 7 on imagined states plus Eq. 8 on real transitions.
