@@ -100,6 +100,7 @@ class ModelBasedAgent(Agent):
       feat: [..., F] of the states.
       uniform: noise [..., A] within (0, 1), where actions are sampled.
       mode: as of `policy`.
+      actor: one that takes the place of the trained one, such as an average.
     """
     actor = actor or self.behavior.actor
     scale = self._config.collect_std if mode == 'train' else 1.0
