@@ -16,7 +16,7 @@ from moto_tf.registry import choices
 
 TRIES = 2  # Per object.
 FAR = 2.0  # From rest, of any joint, in rad.
-LEAD = 0.45  # The reference waits where the arm lags more, in rad.
+PACE = 0.15  # An episode is so much slower or faster than the mean.
 
 
 class Expert:
@@ -44,10 +44,13 @@ class Expert:
           f'No expert solves {name!r}. {choices(name, sorted(PLANS))}'
         )
     self._arm = Arm(model)
-    self._rng = np.random.default_rng(seed)
+    # Apart from what else is drawn from this seed, such as the order.
+    sequence = np.random.SeedSequence(seed, spawn_key=(1,))
+    self._rng = np.random.default_rng(sequence)
     self._jitter = jitter
     self._poses = self._plan(order)
-    self._pose = self._reference = None
+    self._pose = None
+    self._pace = self._rng.uniform(1 - PACE, 1 + PACE)
     self.done = False
 
   def __call__(self, qpos: np.ndarray) -> np.ndarray:
@@ -55,16 +58,12 @@ class Expert:
     self._qpos = qpos
     self._sites, torques = self._arm.see(qpos)
     joints = qpos[:7]
-    if self._pose is None:
-      self._reference = joints.copy()
-      self._next()
-    elif not self.done and self._is_over():
+    if self._pose is None or not self.done and self._is_over():
       self._next()
     pose = self._pose
-    if np.abs(self._reference - joints).max() < LEAD:
-      self._reference = self._arm.move(self._reference, self._place(), pose)
+    there = self._arm.move(joints, self._place(), pose, self._pace)
     self._count += 1
-    return self._arm.action(self._reference, joints, torques, pose.grip)
+    return self._arm.action(there, joints, torques, pose.grip)
 
   def _place(self):
     place = self._pose.place
@@ -124,10 +123,10 @@ def microwave(go: Expert) -> Iterator[Pose]:
     # The straight way hits the corner of the door or winds up the wrist.
     yield go.rest(OPEN)
   yield from _pull(
-    go, 'microhandle_site', (-1.128, 0.455), -0.13, lambda: go.joint(22) < -0.7
+    go, 'microhandle_site', (-1.128, 0.455), -0.2, lambda: go.joint(22) < -0.66
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(0.04, -0.1, 0.0), OPEN, yaw=None, near=0.04, steps=8)
+  yield Pose(here + go.at(0.04, -0.12, 0.0), OPEN, yaw=None, near=0.05, steps=8)
 
 
 def hinge_cabinet(go: Expert) -> Iterator[Pose]:
@@ -136,28 +135,25 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
   Pulling ends in front of the goal, and letting go takes some of it back.
   """
   yield from _pull(
-    go, 'hinge_site2', (-0.224, 0.71), 0.2, lambda: go.joint(21) > 1.05
+    go, 'hinge_site2', (-0.224, 0.71), 0.3, lambda: go.joint(21) > 0.8
   )
   bar = go.site('hinge_site2')
   roughly = {'near': 0.05, 'steps': 10}
-  yield Pose(bar + go.at(-0.16, -0.15, 0.0), **roughly)
-  yield Pose(bar + go.at(-0.16, 0.0, 0.0), **roughly)
+  yield Pose(bar + go.at(-0.14, -0.12, 0.0), **roughly)
+  yield Pose(bar + go.at(-0.14, 0.0, 0.0), **roughly)
   yield Pose(
-    bar + go.at(0.15, 0.0, 0.0),
-    steps=20,
-    step=0.02,
-    until=lambda: go.joint(21) > 1.2,
+    bar + go.at(0.3, -0.02, 0.0), steps=25, until=lambda: go.joint(21) > 1.35
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(-0.2, -0.1, 0.0), **roughly)
+  yield Pose(here + go.at(-0.1, -0.15, 0.0), **roughly)
 
 
 def _pull(go, site, hinge, turn, until):
   """Holds a bar and pulls it along its circle around a hinge."""
   bar = go.site(site)
-  yield Pose(bar + go.at(0, -0.17, 0), OPEN, steps=30)
-  yield Pose(bar + go.at(0, 0.01, 0), OPEN, steps=15, step=0.03)
-  yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=5, steps=5, near=1)
+  yield Pose(bar + go.at(0, -0.15, 0), OPEN, near=0.05)
+  yield Pose(bar + go.at(0, 0.01, 0), OPEN, near=0.025, steps=15, step=0.05)
+  yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=3, steps=3, near=1)
 
   def ahead():
     x, y, z = go.site(site) - [*hinge, 0]
@@ -166,33 +162,33 @@ def _pull(go, site, hinge, turn, until):
 
   yield Pose(ahead, yaw=None, near=0, steps=40, until=until)
   here = go.site('end_effector')
-  yield Pose(here, OPEN, yaw=None, wait=4, steps=4, near=1)
+  yield Pose(here, OPEN, yaw=None, wait=3, steps=3, near=1)
 
 
 def kettle(go: Expert) -> Iterator[Pose]:
   """Reaches through the handle and pushes its two bars with the palm."""
   tilt = {'pitch': 0.35}
   handle = go.site('kettle_site') - [0, 0, 0.09]
-  yield Pose(handle + go.at(0, -0.16, 0.05), **tilt)
-  yield Pose(handle + go.at(0, 0, 0), steps=15, step=0.03, **tilt)
+  yield Pose(handle + go.at(0, -0.16, 0.05), near=0.04, **tilt)
+  yield Pose(handle + go.at(0, 0, 0), steps=15, step=0.05, near=0.04, **tilt)
   yield Pose(
     handle + go.at(0.03, 0.5, 0),
     steps=35,
-    step=0.02,
+    step=0.035,
     until=lambda: go.joint(24) > 0.68,
     **tilt,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(0, -0.2, 0), near=0.04, steps=10, **tilt)
+  yield Pose(here + go.at(0, -0.2, 0), near=0.05, steps=10, **tilt)
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
   """Pushes the lever to the left."""
   lever = go.site('light_site')
-  yield Pose(lever + go.at(0.09, -0.15, 0))
-  yield Pose(lever + go.at(0.09, 0, 0), steps=15, step=0.03)
+  yield Pose(lever + go.at(0.09, -0.15, 0), near=0.05)
+  yield Pose(lever + go.at(0.09, 0, 0), near=0.03, steps=15)
   yield Pose(
-    lever + go.at(-0.12, 0, 0),
+    lever + go.at(-0.14, 0, 0),
     steps=25,
     until=lambda: go.joint(17) < -0.6 and go.joint(18) < -0.04,
   )
@@ -207,35 +203,35 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
   if go.joint(21) > 0.5:
     # The other door may stand open beside the bar: from the right, edge on.
     left, roll = -0.06, {'roll': 1.5}
-    yield Pose(bar + go.at(-0.2, -0.5, 0), near=0.1)
-    yield Pose(bar + go.at(0.1, -0.4, 0), near=0.05, **roll)
-  yield Pose(bar + go.at(left, -0.15, 0), **roll)
-  yield Pose(bar + go.at(left, -0.02, 0), steps=15, **roll)
+    yield Pose(bar + go.at(-0.2, -0.5, 0), near=0.15)
+    yield Pose(bar + go.at(0.1, -0.4, 0), near=0.08, **roll)
+  yield Pose(bar + go.at(left, -0.15, 0), near=0.05, **roll)
+  yield Pose(bar + go.at(left, -0.02, 0), near=0.03, steps=15, **roll)
   # Pushing turns the hand back.
   yield Pose(
-    bar + go.at(0.4, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.35
+    bar + go.at(0.45, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.3
   )
   here = go.site('end_effector')
   yield Pose(here + go.at(-0.04, -0.15, 0), near=0.05, steps=8)
 
 
 def bottom_burner(go: Expert) -> Iterator[Pose]:
-  return _twist(go, 'knob2_site', lambda: go.joint(11) < -0.85)
+  return _twist(go, 'knob2_site', lambda: go.joint(11) < -0.8)
 
 
 def top_burner(go: Expert) -> Iterator[Pose]:
-  return _twist(go, 'knob4_site', lambda: go.joint(15) < -0.85)
+  return _twist(go, 'knob4_site', lambda: go.joint(15) < -0.8)
 
 
 def _twist(go, site, until):
   """Holds a knob and turns it."""
   knob = go.site(site)
   there = knob + go.at(0, -0.03, 0)
-  yield Pose(knob + go.at(0, -0.15, 0), OPEN)
-  yield Pose(there, OPEN, near=0.015, steps=20, step=0.02)
-  yield Pose(there, CLOSED, wait=5, steps=5, near=1)
-  yield Pose(there, roll=1.2, near=0, steps=25, until=until)
-  yield Pose(there, OPEN, roll=1.2, wait=4, steps=4, near=1)
+  yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05)
+  yield Pose(there, OPEN, near=0.015, steps=20, step=0.04)
+  yield Pose(there, CLOSED, wait=3, steps=3, near=1)
+  yield Pose(there, roll=1.4, near=0, steps=25, until=until)
+  yield Pose(there, OPEN, roll=1.4, wait=2, steps=2, near=1)
   yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10)
 
 
