@@ -16,9 +16,9 @@ LETTERS = {
   'k': 'kettle',
   't': 'top burner',
   'b': 'bottom burner',
-  'l': 'light switch',
+  's': 'light switch',
   'h': 'hinge cabinet',
-  's': 'slide cabinet',
+  'l': 'slide cabinet',
 }
 # What the people of relay policy learning were asked to do, by the names of the
 # folders of its logs: always in the order of LETTERS.
