@@ -21,7 +21,7 @@ from moto_tf.envs import render
 SCALE = 0.16  # Radians of control per unit of action.
 INTERVAL = 0.08  # Seconds per step.
 GAIN = 0.5  # Share of the way to a pose that a step aims for.
-STEP = 0.06  # Largest move of the hand per step, in m.
+STEP, SLOW = 0.06, 0.02  # Largest and, on the way, least move per step, in m.
 TURN = 0.2  # Largest turn of the hand per step, in rad.
 FULL = 0.95  # Largest part of an action that moves the arm.
 DAMPING = 1e-3
@@ -44,9 +44,11 @@ class Pose:
     pitch: of that axis below the horizontal, in rad.
     yaw: None leaves the rotation about the vertical free.
     near: distance at which it is reached, in m.
+    turned: angle at which it is reached, in rad.
     steps: at most, after which the plan goes on anyway.
     wait: at least, for fingers to close.
     step: of the hand per step, in m.
+    free: nothing is touched, and the hand may stray from its way.
     until: ends it early.
   """
 
@@ -56,9 +58,11 @@ class Pose:
   pitch: float = 0.0
   yaw: float | None = 0.0
   near: float = 0.02
+  turned: float = 0.4
   steps: int = 30
   wait: int = 0
   step: float = STEP
+  free: bool = False
   until: Callable[[], bool] | None = None
 
 
@@ -115,9 +119,12 @@ class Arm:
     if place is None:
       return joints + np.clip(GAIN * (REST_JOINTS - joints), -turn, turn)
     here, facing = self.hand(joints)
-    shift = _shorten(GAIN * (place - here), pose.step * pace)
-    goal = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
-    rotation = _shorten(GAIN * _rotation_vector(goal @ facing.T), turn)
+    shift, rotation = _difference(here, facing, place, pose)
+    size = np.linalg.norm(shift)
+    # Slower next to the place, but not so that the hand lingers there.
+    size = min(max(GAIN * size, SLOW), size, pose.step)
+    shift = _shorten(shift, size * pace)
+    rotation = _shorten(GAIN * rotation, turn)
     jac = np.zeros((6, self._model.nv))
     self._mujoco.mj_jacSite(
       self._model, self._data, jac[:3], jac[3:], self._site
@@ -142,6 +149,15 @@ class Arm:
       free &= ~out
     return np.clip(joints + change, *self._range.T)
 
+  def left(
+    self, joints: np.ndarray, place: np.ndarray, pose: Pose
+  ) -> tuple[float, float]:
+    """How far a pose is from the hand's, in m and rad."""
+    shift, rotation = _difference(*self.hand(joints), place, pose)
+    if pose.yaw is None:
+      rotation[2] = 0.0
+    return float(np.linalg.norm(shift)), float(np.linalg.norm(rotation))
+
   def action(self, reference, joints, torques, grip) -> np.ndarray:
     """Action [9] that moves the joints to the reference, or towards it."""
     action = np.full(9, grip)
@@ -150,6 +166,12 @@ class Arm:
     part *= FULL / max(FULL, np.abs(part).max())
     action[:7] = part + torques / (self._gain * SCALE)
     return np.clip(action, -1, 1).astype(np.float32)
+
+
+def _difference(here, facing, place, pose):
+  """Shift [3] and rotation vector [3] from the hand's pose to another."""
+  goal = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
+  return place - here, _rotation_vector(goal @ facing.T)
 
 
 def _facing(roll, pitch, yaw):

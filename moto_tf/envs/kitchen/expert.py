@@ -16,7 +16,15 @@ from moto_tf.registry import choices
 
 TRIES = 2  # Per object.
 FAR = 2.0  # From rest, of any joint, in rad.
-PACE = 0.15  # An episode is so much slower or faster than the mean.
+
+# What differs between episodes. An episode is so much slower or faster than
+# the mean; approaches start from places with this standard deviation, in m; the
+# hand strays on its way, by noise in units of the actions that is correlated
+# from step to step; and it misses one of its approaches, in so many episodes by
+# so much.
+PACE, ROAM = 0.2, 0.02
+STRAY, LASTING = 0.15, 0.8
+MISSES, MISS = 0.25, 0.05
 
 
 class Expert:
@@ -32,8 +40,8 @@ class Expert:
     Args:
       model: MjModel of the kitchen.
       order: targets, keys of PLANS.
-      seed: of the jitter.
-      jitter: standard deviation of the waypoints in m.
+      seed: of all that differs between episodes.
+      jitter: standard deviation of the places to touch, in m.
 
     Raises:
       EnvError: there is no plan for a target.
@@ -51,6 +59,10 @@ class Expert:
     self._poses = self._plan(order)
     self._pose = None
     self._pace = self._rng.uniform(1 - PACE, 1 + PACE)
+    missed = self._rng.integers(len(order)) if order else 0
+    self._missed = missed if self._rng.random() < MISSES else None
+    self._misses = False
+    self._stray = np.zeros(7)
     self.done = False
 
   def __call__(self, qpos: np.ndarray) -> np.ndarray:
@@ -63,7 +75,14 @@ class Expert:
     pose = self._pose
     there = self._arm.move(joints, self._place(), pose, self._pace)
     self._count += 1
-    return self._arm.action(there, joints, torques, pose.grip)
+    action = self._arm.action(there, joints, torques, pose.grip)
+    # Drawn at every step, so that it does not matter for what follows.
+    fresh = STRAY * self._rng.normal(size=7) if pose.free else 0.0
+    share = np.sqrt(1 - LASTING**2)
+    self._stray = LASTING * self._stray + share * fresh
+    if pose.free:
+      action[:7] = np.clip(action[:7] + self._stray, -1, 1)
+    return action
 
   def _place(self):
     place = self._pose.place
@@ -71,19 +90,22 @@ class Expert:
 
   def _is_over(self):
     pose = self._pose
+    if self._count * self._pace >= pose.steps:
+      return True
+    if pose.until and pose.until():
+      return True
+    if self._count < pose.wait:
+      return False
     if pose.place is None:
-      distance = np.abs(REST_JOINTS - self._qpos[:7]).max()
-    else:
-      distance = np.linalg.norm(self.site('end_effector') - self._place())
-    reached = distance < pose.near and self._count >= pose.wait
-    return (
-      reached or self._count >= pose.steps or bool(pose.until and pose.until())
-    )
+      return np.abs(REST_JOINTS - self._qpos[:7]).max() < pose.near
+    distance, angle = self._arm.left(self._qpos[:7], self._place(), pose)
+    return distance < pose.near and angle < pose.turned
 
   def _plan(self, order) -> Iterator[Pose]:
-    for name in order:
+    for index, name in enumerate(order):
       yield from self.untangle()
       for _ in range(TRIES):
+        self._misses = index == self._missed
         yield from PLANS[name](self)
         if in_place(self._qpos, (name,))[0]:
           break
@@ -103,9 +125,23 @@ class Expert:
     """An offset with jitter."""
     return np.array(offset) + self._jitter * self._rng.normal(size=3)
 
+  def along(self, length: float) -> np.ndarray:
+    """An offset along a vertical bar, up to so far from its middle."""
+    return np.array([0, 0, self._rng.uniform(-length, length)])
+
+  def through(self, place: np.ndarray, near=0.05, **pose) -> Iterator[Pose]:
+    """About a place in free space, and once in a while beside it at first."""
+    place = place + np.clip(ROAM * self._rng.normal(size=3), -MISS, MISS)
+    pose = Pose(place, near=near, free=True, **pose)
+    if self._misses:
+      self._misses = False
+      side = self._rng.choice([-MISS, MISS], 3) * [1, 0, 1] + [0, MISS, 0]
+      yield dataclasses.replace(pose, place=place + side, near=near / 2)
+    yield pose
+
   def rest(self, grip: float = CLOSED) -> Pose:
     """The joints at rest, about."""
-    return Pose(None, grip, near=0.4, steps=25)
+    return Pose(None, grip, near=0.4, steps=25, free=True)
 
   def untangle(self) -> Iterator[Pose]:
     """Back to rest if the arm is far from it, where it might get stuck."""
@@ -138,7 +174,7 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
     go, 'hinge_site2', (-0.224, 0.71), 0.3, lambda: go.joint(21) > 0.8
   )
   bar = go.site('hinge_site2')
-  roughly = {'near': 0.05, 'steps': 10}
+  roughly = {'near': 0.05, 'steps': 10, 'turned': 1.0}
   yield Pose(bar + go.at(-0.14, -0.12, 0.0), **roughly)
   yield Pose(bar + go.at(-0.14, 0.0, 0.0), **roughly)
   yield Pose(
@@ -151,14 +187,16 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
 def _pull(go, site, hinge, turn, until):
   """Holds a bar and pulls it along its circle around a hinge."""
   bar = go.site(site)
-  yield Pose(bar + go.at(0, -0.15, 0), OPEN, near=0.05)
-  yield Pose(bar + go.at(0, 0.01, 0), OPEN, near=0.025, steps=15, step=0.05)
-  yield Pose(bar + go.at(0, 0.01, 0), CLOSED, wait=3, steps=3, near=1)
+  hold = bar + go.along(0.03)
+  yield from go.through(hold + go.at(0, -0.15, 0), grip=OPEN)
+  there = hold + go.at(0, 0.01, 0)
+  yield Pose(there, OPEN, near=0.025, steps=15, step=0.05)
+  yield Pose(there, CLOSED, wait=4, steps=4, near=1)
 
   def ahead():
     x, y, z = go.site(site) - [*hinge, 0]
     c, s = np.cos(turn), np.sin(turn)
-    return np.array([*hinge, bar[2]]) + [c * x - s * y, s * x + c * y, 0]
+    return np.array([*hinge, hold[2]]) + [c * x - s * y, s * x + c * y, 0]
 
   yield Pose(ahead, yaw=None, near=0, steps=40, until=until)
   here = go.site('end_effector')
@@ -169,23 +207,25 @@ def kettle(go: Expert) -> Iterator[Pose]:
   """Reaches through the handle and pushes its two bars with the palm."""
   tilt = {'pitch': 0.35}
   handle = go.site('kettle_site') - [0, 0, 0.09]
-  yield Pose(handle + go.at(0, -0.16, 0.05), near=0.04, **tilt)
-  yield Pose(handle + go.at(0, 0, 0), steps=15, step=0.05, near=0.04, **tilt)
+  yield from go.through(handle + go.at(0, -0.18, 0.04), near=0.04, **tilt)
+  # Through the opening, which is not much higher than the hand.
+  there = handle + go.at(0, 0, 0)
+  yield Pose(there, steps=15, step=0.05, near=0.025, **tilt)
   yield Pose(
     handle + go.at(0.03, 0.5, 0),
     steps=35,
-    step=0.035,
-    until=lambda: go.joint(24) > 0.68,
+    step=0.03,
+    until=lambda: go.joint(24) > 0.7,
     **tilt,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(0, -0.2, 0), near=0.05, steps=10, **tilt)
+  yield Pose(here + go.at(0, -0.2, 0), near=0.05, steps=10, turned=1.0, **tilt)
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
   """Pushes the lever to the left."""
   lever = go.site('light_site')
-  yield Pose(lever + go.at(0.09, -0.15, 0), near=0.05)
+  yield from go.through(lever + go.at(0.09, -0.15, 0))
   yield Pose(lever + go.at(0.09, 0, 0), near=0.03, steps=15)
   yield Pose(
     lever + go.at(-0.14, 0, 0),
@@ -193,26 +233,27 @@ def light_switch(go: Expert) -> Iterator[Pose]:
     until=lambda: go.joint(17) < -0.6 and go.joint(18) < -0.04,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(0.03, -0.15, 0), near=0.05, steps=8)
+  yield Pose(here + go.at(0.03, -0.15, 0), near=0.05, steps=8, turned=1.0)
 
 
 def slide_cabinet(go: Expert) -> Iterator[Pose]:
   """Pushes the bar of the door to the right."""
   bar = go.site('slide_site')
-  left, roll = -0.12, {}
+  left, pose = -0.12, {}
   if go.joint(21) > 0.5:
     # The other door may stand open beside the bar: from the right, edge on.
-    left, roll = -0.06, {'roll': 1.5}
-    yield Pose(bar + go.at(-0.2, -0.5, 0), near=0.15)
-    yield Pose(bar + go.at(0.1, -0.4, 0), near=0.08, **roll)
-  yield Pose(bar + go.at(left, -0.15, 0), near=0.05, **roll)
-  yield Pose(bar + go.at(left, -0.02, 0), near=0.03, steps=15, **roll)
+    left, pose = -0.06, {'roll': 1.5, 'yaw': 0.2}
+    yield Pose(bar + go.at(0.05, -0.42, 0), near=0.1, turned=0.8, **pose)
+  else:
+    bar += go.along(0.04)
+  yield from go.through(bar + go.at(left, -0.15, 0), **pose)
+  yield Pose(bar + go.at(left, -0.02, 0), near=0.03, steps=15, **pose)
   # Pushing turns the hand back.
   yield Pose(
     bar + go.at(0.45, -0.02, 0), steps=40, until=lambda: go.joint(19) > 0.3
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(-0.04, -0.15, 0), near=0.05, steps=8)
+  yield Pose(here + go.at(-0.04, -0.15, 0), near=0.05, steps=8, turned=1.0)
 
 
 def bottom_burner(go: Expert) -> Iterator[Pose]:
@@ -227,12 +268,12 @@ def _twist(go, site, until):
   """Holds a knob and turns it."""
   knob = go.site(site)
   there = knob + go.at(0, -0.03, 0)
-  yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05)
+  yield from go.through(knob + go.at(0, -0.15, 0), grip=OPEN, turned=0.25)
   yield Pose(there, OPEN, near=0.015, steps=20, step=0.04)
-  yield Pose(there, CLOSED, wait=3, steps=3, near=1)
+  yield Pose(there, CLOSED, wait=4, steps=4, near=1)
   yield Pose(there, roll=1.4, near=0, steps=25, until=until)
-  yield Pose(there, OPEN, roll=1.4, wait=2, steps=2, near=1)
-  yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10)
+  yield Pose(there, OPEN, roll=1.4, wait=3, steps=3, near=1)
+  yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10, turned=2.0)
 
 
 PLANS = {
