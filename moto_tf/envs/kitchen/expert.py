@@ -177,8 +177,12 @@ def hinge_cabinet(go: Expert) -> Iterator[Pose]:
   roughly = {'near': 0.05, 'steps': 10, 'turned': 1.0}
   yield Pose(bar + go.at(-0.14, -0.12, 0.0), **roughly)
   yield Pose(bar + go.at(-0.14, 0.0, 0.0), **roughly)
+  # No further, since the bar would stand in the way to the other door's.
   yield Pose(
-    bar + go.at(0.3, -0.02, 0.0), steps=25, until=lambda: go.joint(21) > 1.35
+    bar + go.at(0.3, -0.02, 0.0),
+    steps=25,
+    step=0.04,
+    until=lambda: go.joint(21) > 1.19,
   )
   here = go.site('end_effector')
   yield Pose(here + go.at(-0.1, -0.15, 0.0), **roughly)
