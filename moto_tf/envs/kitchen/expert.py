@@ -215,15 +215,19 @@ def kettle(go: Expert) -> Iterator[Pose]:
   # Through the opening, which is not much higher than the hand.
   there = handle + go.at(0, 0, 0)
   yield Pose(there, steps=15, step=0.05, near=0.025, **tilt)
+  # With the yaw free the hand gets stuck less, and takes the kettle back less.
+  tilt['yaw'] = None
   yield Pose(
-    handle + go.at(0.03, 0.5, 0),
-    steps=35,
+    handle + go.at(0, 0.5, 0),
+    steps=40,
     step=0.03,
     until=lambda: go.joint(24) > 0.7,
     **tilt,
   )
   here = go.site('end_effector')
-  yield Pose(here + go.at(0, -0.2, 0), near=0.05, steps=10, turned=1.0, **tilt)
+  yield Pose(
+    here + go.at(0, -0.2, -0.02), near=0.05, steps=12, turned=2.0, **tilt
+  )
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
@@ -248,9 +252,10 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
     # The other door may stand open beside the bar: from the right, edge on.
     left, pose = -0.06, {'roll': 1.5, 'yaw': 0.2}
     yield Pose(bar + go.at(0.05, -0.42, 0), near=0.1, turned=0.8, **pose)
+    yield Pose(bar + go.at(left, -0.15, 0), near=0.05, **pose)
   else:
     bar += go.along(0.04)
-  yield from go.through(bar + go.at(left, -0.15, 0), **pose)
+    yield from go.through(bar + go.at(left, -0.15, 0))
   yield Pose(bar + go.at(left, -0.02, 0), near=0.03, steps=15, **pose)
   # Pushing turns the hand back.
   yield Pose(
