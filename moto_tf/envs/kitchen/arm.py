@@ -48,7 +48,6 @@ class Pose:
     steps: at most, after which the plan goes on anyway.
     wait: at least, for fingers to close.
     step: of the hand per step, in m.
-    free: nothing is touched, and the hand may stray from its way.
     until: ends it early.
   """
 
@@ -62,7 +61,6 @@ class Pose:
   steps: int = 30
   wait: int = 0
   step: float = STEP
-  free: bool = False
   until: Callable[[], bool] | None = None
 
 

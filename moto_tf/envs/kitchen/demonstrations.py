@@ -11,6 +11,9 @@ from moto_tf.envs.kitchen.tasks import TASKS, find_targets, parse_order
 
 # Standard deviations of waypoints in m, and of actions.
 JITTER, NOISE = 0.005, 0.1
+# Kicks of the arm: how likely one begins at a step, how many steps it lasts,
+# and its standard deviation in units of the actions.
+KICKS, LASTS, FORCE = 1 / 35, 2, 0.8
 LETTERS = {
   'm': 'microwave',
   'k': 'kettle',
@@ -49,11 +52,11 @@ def demonstrator(name: str, order: str = '') -> Demonstrator:
 
   def policy(seed):
     objects = fixed or draw_order(kind, seed)
-    expert = Expert(model(), objects, seed, JITTER)
+    expert, kicks = Expert(model(), objects, seed, JITTER), Kicks(seed)
 
     def act(obs):
       action = expert(obs['qpos'])
-      return None if expert.done else action
+      return None if expert.done else kicks(action)
 
     return act
 
@@ -63,6 +66,31 @@ def demonstrator(name: str, order: str = '') -> Demonstrator:
     return bool(fixed) or rule.get(kind, True)
 
   return Demonstrator(policy, keep, NOISE)
+
+
+class Kicks:
+  """Disturbances of the arm, so that demonstrations show how to come back.
+
+  They are short and rare. Disturbances that last would be copied, since they
+  can be foreseen from what the arm just did.
+  """
+
+  def __init__(self, seed: int):
+    self._rng = np.random.default_rng(
+      np.random.SeedSequence(seed, spawn_key=(2,))
+    )
+    self._left = 0
+
+  def __call__(self, action: np.ndarray) -> np.ndarray:
+    """The action [9], disturbed in some steps."""
+    if not self._left and self._rng.random() < KICKS:
+      self._left = LASTS
+      self._kick = FORCE * self._rng.normal(size=7)
+    if self._left:
+      self._left -= 1
+      action = action.copy()
+      action[:7] = np.clip(action[:7] + self._kick, -1, 1)
+    return action
 
 
 def draw_order(kind: str, seed: int) -> tuple[str, ...]:
