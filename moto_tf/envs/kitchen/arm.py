@@ -20,8 +20,8 @@ from moto_tf.envs import render
 
 SCALE = 0.16  # Radians of control per unit of action.
 INTERVAL = 0.08  # Seconds per step.
-GAIN = 0.5  # Share of the way to a pose that a step aims for.
-STEP, SLOW = 0.06, 0.02  # Largest and, on the way, least move per step, in m.
+GAIN = 0.6  # Share of the way to a pose that a step aims for.
+STEP, SLOW = 0.07, 0.03  # Largest and, on the way, least move per step, in m.
 TURN = 0.2  # Largest turn of the hand per step, in rad.
 FULL = 0.95  # Largest part of an action that moves the arm.
 DAMPING = 1e-3
@@ -48,6 +48,7 @@ class Pose:
     steps: at most, after which the plan goes on anyway.
     wait: at least, for fingers to close.
     step: of the hand per step, in m.
+    free: nothing is touched on the way.
     until: ends it early.
   """
 
@@ -61,6 +62,7 @@ class Pose:
   steps: int = 30
   wait: int = 0
   step: float = STEP
+  free: bool = False
   until: Callable[[], bool] | None = None
 
 

@@ -11,9 +11,9 @@ from moto_tf.envs.kitchen.tasks import TASKS, find_targets, parse_order
 
 # Standard deviations of waypoints in m, and of actions.
 JITTER, NOISE = 0.005, 0.1
-# Kicks of the arm: how likely one begins at a step, how many steps it lasts,
-# and its standard deviation in units of the actions.
-KICKS, LASTS, FORCE = 1 / 35, 2, 0.8
+# Kicks of an arm on its way: how likely one begins at a step, how many steps it
+# lasts, and its standard deviation in units of the actions.
+KICKS, LASTS, FORCE = 1 / 15, 2, 0.8
 LETTERS = {
   'm': 'microwave',
   'k': 'kettle',
@@ -56,7 +56,7 @@ def demonstrator(name: str, order: str = '') -> Demonstrator:
 
     def act(obs):
       action = expert(obs['qpos'])
-      return None if expert.done else kicks(action)
+      return None if expert.done else kicks(action, expert.free)
 
     return act
 
@@ -81,9 +81,11 @@ class Kicks:
     )
     self._left = 0
 
-  def __call__(self, action: np.ndarray) -> np.ndarray:
-    """The action [9], disturbed in some steps."""
-    if not self._left and self._rng.random() < KICKS:
+  def __call__(self, action: np.ndarray, free: bool) -> np.ndarray:
+    """The action [9], disturbed at some steps, where the arm is free."""
+    if not free:
+      self._left = 0
+    elif not self._left and self._rng.random() < KICKS:
       self._left = LASTS
       self._kick = FORCE * self._rng.normal(size=7)
     if self._left:

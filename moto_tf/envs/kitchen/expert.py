@@ -20,7 +20,7 @@ FAR = 2.0  # From rest, of any joint, in rad.
 # What differs between episodes. An episode is so much slower or faster than
 # the mean; approaches start from places with this standard deviation, in m; and
 # in so many episodes the hand misses one of these places by so much at first.
-PACE, ROAM = 0.2, 0.02
+PACE, ROAM = 0.15, 0.02
 MISSES, MISS = 0.25, 0.05
 
 
@@ -29,6 +29,7 @@ class Expert:
 
   Attributes:
     done: the plan is finished.
+    free: the hand is on its way and touches nothing.
   """
 
   def __init__(self, model, order: tuple[str, ...], seed: int = 0, jitter=0.0):
@@ -59,7 +60,7 @@ class Expert:
     missed = self._rng.integers(len(order)) if order else 0
     self._missed = missed if self._rng.random() < MISSES else None
     self._misses = False
-    self.done = False
+    self.done = self.free = False
 
   def __call__(self, qpos: np.ndarray) -> np.ndarray:
     """Action [9], float32 within [-1, 1], at positions [30]."""
@@ -104,7 +105,7 @@ class Expert:
     if pose is None:
       self.done = True
       pose = dataclasses.replace(self._pose, place=self.site('end_effector'))
-    self._pose = pose
+    self._pose, self.free = pose, pose.free
 
   def site(self, name: str) -> np.ndarray:
     """Where a site of the model is now [3]."""
@@ -121,7 +122,7 @@ class Expert:
   def through(self, place: np.ndarray, near=0.05, **pose) -> Iterator[Pose]:
     """About a place in free space, and once in a while beside it at first."""
     place = place + np.clip(ROAM * self._rng.normal(size=3), -MISS, MISS)
-    pose = Pose(place, near=near, **pose)
+    pose = Pose(place, near=near, free=True, **pose)
     if self._misses:
       self._misses = False
       side = self._rng.choice([-MISS, MISS], 3) * [1, 0, 1] + [0, MISS, 0]
@@ -130,7 +131,7 @@ class Expert:
 
   def rest(self, grip: float = CLOSED) -> Pose:
     """The joints at rest, about."""
-    return Pose(None, grip, near=0.4, steps=25)
+    return Pose(None, grip, near=0.4, steps=25, free=True)
 
   def untangle(self) -> Iterator[Pose]:
     """Back to rest if the arm is far from it, where it might get stuck."""
@@ -210,7 +211,7 @@ def kettle(go: Expert) -> Iterator[Pose]:
     handle + go.at(0, 0.5, 0),
     steps=40,
     step=0.03,
-    until=lambda: go.joint(24) > 0.7,
+    until=lambda: go.joint(24) > 0.64,
     **tilt,
   )
   here = go.site('end_effector')
@@ -260,11 +261,11 @@ def slide_cabinet(go: Expert) -> Iterator[Pose]:
 
 
 def bottom_burner(go: Expert) -> Iterator[Pose]:
-  return _twist(go, 'knob2_site', lambda: go.joint(11) < -0.8)
+  return _twist(go, 'knob2_site', lambda: go.joint(11) < -0.7)
 
 
 def top_burner(go: Expert) -> Iterator[Pose]:
-  return _twist(go, 'knob4_site', lambda: go.joint(15) < -0.8)
+  return _twist(go, 'knob4_site', lambda: go.joint(15) < -0.7)
 
 
 def _twist(go, site, until):
@@ -272,10 +273,11 @@ def _twist(go, site, until):
   knob = go.site(site)
   there = knob + go.at(0, -0.03, 0)
   yield from go.through(knob + go.at(0, -0.15, 0), grip=OPEN, turned=0.25)
-  yield Pose(there, OPEN, near=0.015, steps=20, step=0.04)
+  yield Pose(there, OPEN, near=0.03, steps=12, step=0.04)
   yield Pose(there, CLOSED, wait=4, steps=4, near=1)
-  yield Pose(there, roll=1.4, near=0, steps=25, until=until)
-  yield Pose(there, OPEN, roll=1.4, wait=3, steps=3, near=1)
+  yield Pose(there, roll=1.3, near=0, steps=25, until=until)
+  # Not further, while the fingers still hold it.
+  yield Pose(there, OPEN, roll=0.9, wait=3, steps=3, near=1)
   yield Pose(knob + go.at(0, -0.15, 0), OPEN, near=0.05, steps=10, turned=2.0)
 
 
