@@ -198,26 +198,22 @@ def _pull(go, site, hinge, turn, until):
 
 
 def kettle(go: Expert) -> Iterator[Pose]:
-  """Reaches through the handle and pushes its two bars with the palm."""
-  tilt = {'pitch': 0.35}
-  handle = go.site('kettle_site') - [0, 0, 0.09]
-  yield from go.through(handle + go.at(0, -0.18, 0.04), near=0.04, **tilt)
-  # Through the opening, which is not much higher than the hand.
-  there = handle + go.at(0, 0, 0)
-  yield Pose(there, steps=15, step=0.05, near=0.025, **tilt)
-  # With the yaw free the hand gets stuck less, and takes the kettle back less.
-  tilt['yaw'] = None
+  """Pushes its body with open fingers.
+
+  Inside the handle the hand would get wedged, and take the kettle back along.
+  """
+  pose = {'pitch': 0.6, 'grip': OPEN}
+  body = go.site('kettle_site') - [0, 0, 0.2]
+  yield from go.through(body + go.at(0, -0.2, 0.02), near=0.04, **pose)
   yield Pose(
-    handle + go.at(0, 0.5, 0),
+    body + go.at(0, 0.5, 0),
     steps=40,
-    step=0.03,
-    until=lambda: go.joint(24) > 0.64,
-    **tilt,
+    step=0.035,
+    until=lambda: go.joint(24) > 0.62,
+    **pose,
   )
   here = go.site('end_effector')
-  yield Pose(
-    here + go.at(0, -0.2, -0.02), near=0.05, steps=12, turned=2.0, **tilt
-  )
+  yield Pose(here + go.at(0, -0.14, 0), near=0.05, steps=10, turned=2.0, **pose)
 
 
 def light_switch(go: Expert) -> Iterator[Pose]:
