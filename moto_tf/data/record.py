@@ -64,14 +64,14 @@ class Recorder:
   def __init__(self, recording: Recording, workers: int):
     self._recording = recording
     self._demonstrator = envs.make_demonstrator(recording.task, recording.order)
-    self._policies = {}
+    self._policies, self._over = {}, np.zeros(workers, bool)
     make_env = envs.env_maker(recording.task, recording.env)
     self._driver = driver.Driver(make_env, workers, 'process')
 
   def attempts(self, indices: list[int]) -> list[dict]:
     """Return the episodes of some attempts, [records, ...] per key each."""
     seeds = [_seed(self._recording.seed, index) for index in indices]
-    return self._driver.run(self._policy, seeds)
+    return self._driver.run(self._policy, seeds, over=lambda: self._over)
 
   def close(self) -> None:
     """End the worker processes."""
@@ -83,6 +83,9 @@ class Recorder:
       if step == 0:
         self._policies[i] = self._demonstrator.policy(int(seed))
       action = self._policies[i]({key: obs[key][i] for key in obs})
+      self._over[i] = action is None
+      if self._over[i]:
+        action = np.zeros(self._driver.act_space.shape, np.float32)
       noise = np.random.default_rng([seed, step]).standard_normal(len(action))
       actions.append(action + self._recording.noise * noise)
     return np.clip(actions, -1, 1), state

@@ -45,12 +45,13 @@ class Demonstrator:
 
   Attributes:
     policy: from the seed of an episode to its policy, which maps the
-      observations of each of its records to an action float32 [A].
+      observations of each of its records to an action float32 [A], or to None
+      where it has nothing more to do, which ends the episode.
     keep: whether a finished episode is a demonstration.
     noise: standard deviation of Gaussian noise on the actions, by default.
   """
 
-  policy: Callable[[int], Callable[[dict], np.ndarray]]
+  policy: Callable[[int], Callable[[dict], np.ndarray | None]]
   keep: Callable[[dict], bool]
   noise: float = 0.0
 

@@ -66,6 +66,7 @@ class Driver:
     policy: Callable[[dict, Any, tuple], tuple[np.ndarray, Any]],
     seeds: Iterable[int],
     on_episode: Callable[[dict], None] | None = None,
+    over: Callable[[], np.ndarray] | None = None,
   ) -> list[dict]:
     """Runs one episode per seed and returns them in the order of the seeds.
 
@@ -81,6 +82,8 @@ class Driver:
         counted from 0 in each episode. Actions are [N, A].
       seeds: seeds of the episodes.
       on_episode: called with each episode when it is finished.
+      over: asked after each call of the policy which rows' episodes end here,
+        bool [N], without the action; the end is a cut, not a terminal state.
 
     Returns:
       Episodes: dicts of arrays [T + 1, ...]: the observations, action (which
@@ -101,6 +104,12 @@ class Driver:
     }
     obs['is_first'] = np.ones(len(lanes), bool)
     actions, state = None, None
+
+    def finish(lane):
+      episodes[lane.index] = lane.finish(self.obs_space)
+      if on_episode:
+        on_episode(episodes[lane.index])
+
     while True:
       begin = time.perf_counter()
       for i, lane in enumerate(lanes):
@@ -116,9 +125,7 @@ class Driver:
       self.seconds['env'] += time.perf_counter() - begin
       for lane in lanes:
         if lane.running and lane.records[-1]['is_last']:
-          episodes[lane.index] = lane.finish(self.obs_space)
-          if on_episode:
-            on_episode(episodes[lane.index])
+          finish(lane)
       if any(lane.running for lane in lanes):
         begin = time.perf_counter()
         places = (
@@ -129,6 +136,10 @@ class Driver:
         actions, state = policy(copy, state, places)
         actions = self._check(actions, lanes)
         self.seconds['policy'] += time.perf_counter() - begin
+        for i in np.flatnonzero(over()) if over else ():
+          if lanes[i].running:
+            lanes[i].cut()
+            finish(lanes[i])
       elif not waiting:
         return episodes
 
@@ -189,6 +200,10 @@ class _Lane:
     self.steps = len(self.records)
     self.records.append({**record, 'action': self._action})
     return record
+
+  def cut(self):
+    """Makes the last record so far the last one of the episode."""
+    self.records[-1]['is_last'] = np.bool_(True)
 
   def finish(self, obs_space):
     """Ends the episode and returns it as arrays."""

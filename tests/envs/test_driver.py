@@ -177,6 +177,32 @@ def test_driver_can_be_used_again(drive):
   assert driver.run(open_loop, []) == []
 
 
+@pytest.mark.parametrize('count', [1, 3])
+def test_a_policy_may_cut_episodes(drive, count):
+  """Where it has nothing more to do; the others go on."""
+  cut = {4: 2, 6: 0}
+  seen = []
+
+  def policy(obs, state, lanes):
+    seen[:] = [cut.get(s, 99) <= t for s, t in zip(*lanes)]
+    return open_loop(obs, state, lanes)
+
+  driver = drive(Count, count, 'none')
+  plain = driver.run(open_loop, [4, 5, 6, 8])
+  ended = []
+  found = driver.run(policy, [4, 5, 6, 8], ended.append, lambda: seen)
+  assert [len(episode['is_last']) for episode in found] == [3, 5, 1, 4]
+  assert len(ended) == 4
+  for whole, part in zip(plain, found, strict=True):
+    size = len(part['is_last'])
+    for key in set(whole) - {'is_last', 'is_terminal'}:
+      np.testing.assert_array_equal(part[key], whole[key][:size])
+    assert part['is_last'].tolist() == [False] * (size - 1) + [True]
+    # A cut is no end of the task.
+    ends = size == len(whole['is_last'])
+    assert part['is_terminal'][-1] == ends
+
+
 def test_seconds(drive):
   def slow(obs, state, lanes):
     time.sleep(0.02)

@@ -14,7 +14,7 @@ from moto_tf.data import episodes, inspect
 from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import tasks as kitchen
 from moto_tf.envs.kitchen.arm import REST_JOINTS
-from moto_tf.envs.kitchen.demonstrations import JITTER, draw_order
+from moto_tf.envs.kitchen.demonstrations import JITTER, ORDERS, draw_order
 from moto_tf.envs.kitchen.env import Painter, make_simulation
 from moto_tf.envs.kitchen.expert import Expert
 from moto_tf.presets import make_config
@@ -191,8 +191,28 @@ def test_metrics_have_every_target(make):
   json.dumps(summary)
 
 
+def test_plans_of_the_public_demonstrations():
+  """24 sets of four objects, always in the same order."""
+  order = [
+    'microwave', 'kettle', 'top burner', 'bottom burner', 'light switch',
+    'hinge cabinet', 'slide cabinet',
+  ]  # fmt: skip
+  assert len(ORDERS) == len({frozenset(x) for x in ORDERS}) == 24
+  for plan in ORDERS:
+    places = [order.index(name) for name in plan]
+    assert len(plan) == 4 and places == sorted(set(places))
+  starts = [plan[0] for plan in ORDERS]
+  assert [starts.count(x) for x in order[:3]] == [14, 8, 2]
+  # The targets of mixed are one plan, those of partial none.
+  sets = [set(plan) for plan in ORDERS]
+  assert ORDERS[sets.index(set(kitchen.TASKS['mixed']))] == (
+    'microwave', 'kettle', 'light switch', 'slide cabinet',
+  )  # fmt: skip
+  assert set(kitchen.TASKS['partial']) not in sets
+
+
 def test_demonstrations_by_task():
-  """Any four of seven objects, the targets alone, or not all of them."""
+  """One of the 24 plans, or the targets alone."""
   from moto_tf.envs import make_demonstrator
 
   wins = {'success': np.array([False, True])}
@@ -201,14 +221,12 @@ def test_demonstrations_by_task():
   for name, targets in kitchen.TASKS.items():
     made = make_demonstrator(f'kitchen_{name}')
     kept[name] = (made.keep(wins), made.keep(fails))
-    orders = [draw_order(name, seed) for seed in range(200)]
-    assert all(len(set(order)) == 4 for order in orders)
-    full = sum(set(order) == set(targets) for order in orders)
-    assert (full == 200) if name == 'complete' else (full < 20)
-    assert (full > 0) == (name != 'partial')
-    used = {target for order in orders for target in order}
-    assert used == set(targets if name == 'complete' else kitchen.GOALS)
-    assert len(set(orders)) > 20
+    orders = [draw_order(name, seed) for seed in range(400)]
+    if name == 'complete':
+      assert set(orders) == {targets}
+    else:
+      assert set(orders) == set(ORDERS)
+      assert max(orders.count(x) for x in ORDERS) < 40
     qpos = np.zeros(30, np.float32)
     qpos[:7] = REST_JOINTS
     qpos = {'qpos': qpos}
@@ -283,7 +301,7 @@ def test_kitchen_table(tmp_path):
   assert info.measures['object_steps'].tolist() == [5 + 3, 4]
   text = ' '.join(inspect.compare({'kitchen_mixed': info}).split())
   for part in (
-    'episodes 2 563', 'transitions 12 128569', 'objects per episode 1.50 3.98',
+    'episodes 2 563', 'transitions 12 128569', 'per episode 6.0 228.4', 'objects per episode 1.50 3.98',
     'mean return, targets 0.00 261.12', 'mean return, all objects 6.00',
     'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
     'top burner 0.500', 'slide cabinet 0.000',

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from env_helpers import settings
 
+from moto_tf.data import episodes, record
 from moto_tf.envs import EnvError
 from moto_tf.envs.kitchen import env as kitchen
 from moto_tf.envs.kitchen.arm import Arm, Pose, _rotation_vector
+from moto_tf.envs.kitchen.demonstrations import draw_order
 from moto_tf.envs.kitchen.expert import PLANS, Expert
 from moto_tf.envs.kitchen.tasks import in_place
 
@@ -102,6 +104,58 @@ def test_an_episode_depends_on_its_seed_alone(env):
   solve(env, ('light switch',), 4)
   _, again = solve(env, ('light switch',), 3)
   np.testing.assert_array_equal(first, again)
+
+
+def test_episodes_differ(env):
+  """In pace and in places, as those of people do."""
+  found = [solve(env, ('light switch',), seed, noise=0) for seed in range(6)]
+  assert all(ever.all() for ever, _ in found)
+  assert len({len(actions) for _, actions in found}) > 2
+  starts = np.array([actions[:10] for _, actions in found])
+  assert starts[..., :7].std(0).mean() > 0.03
+
+
+def test_actions_depend_on_what_is_measured(env):
+  """Nothing is remembered that the arm lags behind, or leads."""
+  arm = Arm(env.model)
+  joints = env.reset(0)['qpos'][:7].astype(float)
+  for seed in range(3):
+    rng = np.random.default_rng(seed)
+    start = joints + rng.uniform(-0.1, 0.1, 7)
+    start[5] = joints[5] + 0.3
+    env.data.qpos[:7], env.data.qvel[:7] = start, 0
+    # The controller starts from the last observation.
+    env._env.robot_env._get_obs()
+    _, torques = arm.see(env.data.qpos)
+    change = rng.uniform(-0.05, 0.05, 7)
+    env.step(arm.action(start + change, start, torques, 1.0))
+    np.testing.assert_allclose(env.data.qpos[:7] - start, change, atol=6e-3)
+
+
+def test_recorded_episodes_end_with_their_plan(tmp_path):
+  """A cut and no terminal state; a recording goes on where it stopped."""
+  names = []
+  for outdir, counts in (('a', [3]), ('b', [1, 3])):
+    recipe = record.Recording(
+      'kitchen_mixed', settings(action_repeat=1, time_limit=280).__dict__
+    )
+    for count in counts:
+      record.collect(recipe, tmp_path / outdir, count, workers=1)
+    names.append([p.name for p in episodes.find_episodes(tmp_path / outdir)])
+  assert names[0] == names[1] and len(names[0]) == 3
+  for index, name in enumerate(names[0]):
+    first, second = (episodes.load_episode(tmp_path / x / name) for x in 'ab')
+    for key, value in first.items():
+      np.testing.assert_array_equal(value, second[key], key)
+    steps = len(first['action']) - 1
+    assert 100 < steps < 280
+    assert first['is_last'].tolist() == [False] * steps + [True]
+    assert not first['is_terminal'].any()
+    order = draw_order('mixed', record._seed(0, index))
+    placed = in_place(first['qpos'], order)
+    assert placed.any(0).all()
+    # What comes after the last object is short.
+    assert steps - placed.argmax(0).max() < 40
 
 
 def test_unknown_target(env):

@@ -1,12 +1,14 @@
 """The arm of the kitchen's robot: poses of the hand, and joints by IK.
 
-Inverse kinematics moves an internal joint reference towards a pose, and the
-action is the one whose control signal is that reference:
+Inverse kinematics says how far the joints should move in a step, from where
+they are measured, and the action is the one that moves them so far. The servos
+are so damped that within a step they cover a fixed share of the way to their
+control signal, and come to rest at its end:
 
-  control = q + 0.16 a  =  q_ref + qfrc_bias / kp
+  control = q + 0.16 a  =  q + change / share + qfrc_bias / kp
 
-The last term holds the arm against gravity. A reference of its own is needed:
-steps from the measured position, which lags behind, reach only part of the way.
+The last term holds the arm against gravity. Nothing is remembered from one step
+to the next, so that what the arm does can be told from what is observed.
 """
 
 import dataclasses
@@ -17,8 +19,11 @@ import numpy as np
 from moto_tf.envs import render
 
 SCALE = 0.16  # Radians of control per unit of action.
-STEP = 0.05  # Largest move of the hand per step, in m.
+INTERVAL = 0.08  # Seconds per step.
+GAIN = 0.6  # Share of the way to a pose that a step aims for.
+STEP, SLOW = 0.07, 0.03  # Largest and, on the way, least move per step, in m.
 TURN = 0.2  # Largest turn of the hand per step, in rad.
+FULL = 0.95  # Largest part of an action that moves the arm.
 DAMPING = 1e-3
 REST = 0.05  # Pull towards the joints at rest per step, in rad.
 OPEN, CLOSED = 1.0, -1.0
@@ -39,9 +44,11 @@ class Pose:
     pitch: of that axis below the horizontal, in rad.
     yaw: None leaves the rotation about the vertical free.
     near: distance at which it is reached, in m.
+    turned: angle at which it is reached, in rad.
     steps: at most, after which the plan goes on anyway.
     wait: at least, for fingers to close.
     step: of the hand per step, in m.
+    free: nothing is touched on the way.
     until: ends it early.
   """
 
@@ -51,9 +58,11 @@ class Pose:
   pitch: float = 0.0
   yaw: float | None = 0.0
   near: float = 0.02
+  turned: float = 0.4
   steps: int = 30
   wait: int = 0
   step: float = STEP
+  free: bool = False
   until: Callable[[], bool] | None = None
 
 
@@ -69,6 +78,9 @@ class Arm:
     self._range[3, 1] = min(self._range[3, 1], 0.0)
     self._range[5, 0] = max(self._range[5, 0], 0.0)
     self._gain = model.actuator_gainprm[:7, 0].copy()
+    rate = self._gain / model.dof_damping[:7]
+    # Radians that one unit of action moves each joint in a step.
+    self._speed = SCALE * (1 - np.exp(-rate * INTERVAL))
     self._names = [model.site(i).name for i in range(model.nsite)]
 
   def see(self, qpos: np.ndarray) -> tuple[dict, np.ndarray]:
@@ -92,18 +104,27 @@ class Arm:
     return place, self._data.site_xmat[self._site].reshape(3, 3).copy()
 
   def move(
-    self, joints: np.ndarray, place: np.ndarray | None, pose: Pose
+    self,
+    joints: np.ndarray,
+    place: np.ndarray | None,
+    pose: Pose,
+    pace: float = 1.0,
   ) -> np.ndarray:
     """Joints after one step of damped least squares towards a pose.
 
-    Joints at a limit are frozen and the rest is solved again.
+    Joints at a limit are frozen and the rest is solved again. The pace scales
+    the largest step.
     """
+    turn = TURN * pace
     if place is None:
-      return joints + np.clip(REST_JOINTS - joints, -TURN, TURN)
+      return joints + np.clip(GAIN * (REST_JOINTS - joints), -turn, turn)
     here, facing = self.hand(joints)
-    shift = _shorten(place - here, pose.step)
-    turn = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
-    rotation = _shorten(_rotation_vector(turn @ facing.T), TURN)
+    shift, rotation = _difference(here, facing, place, pose)
+    size = np.linalg.norm(shift)
+    # Slower next to the place, but not so that the hand lingers there.
+    size = min(max(GAIN * size, SLOW), size, pose.step)
+    shift = _shorten(shift, size * pace)
+    rotation = _shorten(GAIN * rotation, turn)
     jac = np.zeros((6, self._model.nv))
     self._mujoco.mj_jacSite(
       self._model, self._data, jac[:3], jac[3:], self._site
@@ -128,11 +149,29 @@ class Arm:
       free &= ~out
     return np.clip(joints + change, *self._range.T)
 
+  def left(
+    self, joints: np.ndarray, place: np.ndarray, pose: Pose
+  ) -> tuple[float, float]:
+    """How far a pose is from the hand's, in m and rad."""
+    shift, rotation = _difference(*self.hand(joints), place, pose)
+    if pose.yaw is None:
+      rotation[2] = 0.0
+    return float(np.linalg.norm(shift)), float(np.linalg.norm(rotation))
+
   def action(self, reference, joints, torques, grip) -> np.ndarray:
-    """Action [9] whose control signal is the reference."""
+    """Action [9] that moves the joints to the reference, or towards it."""
     action = np.full(9, grip)
-    action[:7] = (reference + torques / self._gain - joints) / SCALE
+    part = (reference - joints) / self._speed
+    # The hand keeps its direction where the way is too far.
+    part *= FULL / max(FULL, np.abs(part).max())
+    action[:7] = part + torques / (self._gain * SCALE)
     return np.clip(action, -1, 1).astype(np.float32)
+
+
+def _difference(here, facing, place, pose):
+  """Shift [3] and rotation vector [3] from the hand's pose to another."""
+  goal = _facing(pose.roll, pose.pitch, pose.yaw or 0.0)
+  return place - here, _rotation_vector(goal @ facing.T)
 
 
 def _facing(roll, pitch, yaw):

@@ -30,6 +30,7 @@ def _table(task, info):
   rows = [
     ('episodes', count, 0, PAPER[0]),
     ('transitions', info.lengths.sum(), 0, PAPER[1]),
+    ('steps per episode', _mean(info.lengths), 1, f'{PAPER[1] / PAPER[0]:.1f}'),
     # Of targets: 3.98 objects in 228 steps would bring far more for all.
     ('mean return, targets', _mean(info.returns), 2, PAPER[2]),
     ('mean return, all objects', _mean(steps), 2, ''),
