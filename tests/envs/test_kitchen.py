@@ -301,7 +301,10 @@ def test_kitchen_table(tmp_path):
   assert info.measures['object_steps'].tolist() == [5 + 3, 4]
   text = ' '.join(inspect.compare({'kitchen_mixed': info}).split())
   for part in (
-    'episodes 2 563', 'transitions 12 128569', 'per episode 6.0 228.4', 'objects per episode 1.50 3.98',
+    'episodes 2 563',
+    'transitions 12 128569',
+    'per episode 6.0 228.4',
+    'objects per episode 1.50 3.98',
     'mean return, targets 0.00 261.12', 'mean return, all objects 6.00',
     'full successes 0.000', 'all of --order 0.500', 'kettle 1.000',
     'top burner 0.500', 'slide cabinet 0.000',
