@@ -11,6 +11,7 @@ from moto_tf.envs.kitchen.arm import Arm, Pose, _rotation_vector
 from moto_tf.envs.kitchen.demonstrations import draw_order
 from moto_tf.envs.kitchen.expert import PLANS, Expert
 from moto_tf.envs.kitchen.tasks import in_place
+from moto_tf.presets import make_config
 
 SEQUENCES = {
   'mixed': ('microwave', 'kettle', 'light switch', 'slide cabinet'),
@@ -122,7 +123,8 @@ def test_actions_depend_on_what_is_measured(env):
   for seed in range(3):
     rng = np.random.default_rng(seed)
     start = joints + rng.uniform(-0.1, 0.1, 7)
-    start[5] = joints[5] + 0.3
+    # Away from the limits of two joints.
+    start[[1, 5]] = joints[[1, 5]] + 0.3
     env.data.qpos[:7], env.data.qvel[:7] = start, 0
     # The controller starts from the last observation.
     env._env.robot_env._get_obs()
@@ -136,9 +138,8 @@ def test_recorded_episodes_end_with_their_plan(tmp_path):
   """A cut and no terminal state; a recording goes on where it stopped."""
   names = []
   for outdir, counts in (('a', [3]), ('b', [1, 3])):
-    recipe = record.Recording(
-      'kitchen_mixed', settings(action_repeat=1, time_limit=280).__dict__
-    )
+    config = make_config('kitchen', 'proprio')
+    recipe = record.Recording(config.task, config.env)
     for count in counts:
       record.collect(recipe, tmp_path / outdir, count, workers=1)
     names.append([p.name for p in episodes.find_episodes(tmp_path / outdir)])
