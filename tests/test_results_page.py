@@ -230,6 +230,7 @@ def test_recorded_kitchen_data_is_that_of_its_file(task):
   cells = [
     found['episodes'],
     f'{int(found["transitions"]):,}',
+    found['steps per episode'],
     found['mean return, targets'],
     found['objects per episode'],
     f'{float(found["share of full successes"]):.0%}'.replace('%', ' %'),
