@@ -384,7 +384,9 @@ def test_train_mode_explores_and_eval_mode_takes_the_mean():
   obs = take(obs, [0] * 400)
   sampled, state = agent.policy(obs, None, lanes)
   dist = agent.behavior.actor(feat(state))
-  cdf = lambda x: 0.5 * (1 + tf.math.erf((x - dist._mean) / dist._std / 2**0.5))
+  cdf = lambda x: (
+    0.5 * (1 + tf.math.erf((x - dist._loc) / dist._scale / 2**0.5))
+  )
   place = (cdf(sampled) - cdf(-1.0)) / (cdf(1.0) - cdf(-1.0))
   place = np.sort(place, 0)
   gap = np.abs(place - ((np.arange(400) + 0.5) / 400)[:, None]).max()

@@ -395,11 +395,14 @@ def test_paper(count):
 
 
 def test_paper_preset():
-  """MOTO's settings but the method; one critic of the state alone."""
+  """MOTO's settings, DreamerV2's gradient; one critic of the state alone."""
   configs = load_configs()
   config, default = configs.make('dreamerv2_paper').flat, configs.defaults.flat
   different = {k: v for k, v in config.items() if v != default[k]}
-  assert different == {'method': 'dreamerv2_paper'}
+  assert different == {
+    'method': 'dreamerv2_paper',
+    'actor.sample_grad': 'dreamerv2',
+  }
   with pytest.raises(ConfigError, match='start_states: 9999 is more than'):
     configs.make('dreamerv2_paper', {'moto.start_states': 9999})
   with pytest.raises(ConfigError, match='horizon'):

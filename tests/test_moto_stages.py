@@ -14,16 +14,18 @@ from helpers import (
 from moto_naive import SEED, fresh, norm_of, posterior, rollout
 
 from moto_tf.agents import moto
+from moto_tf.presets import make_config
+from moto_tf.rules import ConfigError
 
 
 @pytest.mark.parametrize(
   'critic, model, expected',
   [
-    (0, 0, ['all'] * 6),
-    (0, 2, ['critics'] * 2 + ['all'] * 4),
-    (1, 4, ['clone', 'critics', 'critics', 'critics', 'all', 'all']),
-    (3, 3, ['clone'] * 3 + ['all'] * 3),
-    (5, 3, ['clone'] * 3 + ['all'] * 3),
+    (0, 0, ['train'] * 6),
+    (0, 2, ['train_critics'] * 2 + ['train'] * 4),
+    (1, 4, ['clone', *['train_critics'] * 3, 'train', 'train']),
+    (3, 3, ['clone'] * 3 + ['train'] * 3),
+    (5, 3, ['clone'] * 3 + ['train'] * 3),
   ],
 )
 def test_parts(critic, model, expected):
@@ -31,11 +33,16 @@ def test_parts(critic, model, expected):
   assert [agent.behavior.part(i) for i in range(6)] == expected
 
 
+def test_nothing_to_clone():
+  with pytest.raises(ConfigError, match='model_start: .* only clones'):
+    make_config({'moto.beta': 0.0, 'moto.model_start': 3})
+
+
 @pytest.mark.parametrize(
   'part, moved',
   [
     ('clone', {'actor'}),
-    ('critics', {'actor', 'critics/online', 'critics/updates'}),
+    ('train_critics', {'actor', 'critics/online', 'critics/updates'}),
   ],
 )
 def test_a_part_moves_its_own(part, moved):
@@ -49,7 +56,7 @@ def test_a_part_moves_its_own(part, moved):
     total = 10 * loss
   grads = tape.gradient(total, behavior.actor.variables)
   before = snapshot(agent)
-  metrics = behavior.train(post, data, SEED, part)
+  metrics = getattr(behavior, part)(post, data, SEED)
   assert changed(agent, before) == moved
   norm = norm_of([g.numpy() for g in grads])
   np.testing.assert_allclose(metrics['actor_grad_norm'], norm, rtol=1e-3)
@@ -59,10 +66,10 @@ def test_a_part_moves_its_own(part, moved):
 def test_critics_learn_the_same_from_either_part():
   """They see the rollouts they would see if the actor used them too."""
   both = []
-  for part in ('critics', 'all'):
+  for part in ('train_critics', 'train'):
     agent = fresh()
     post, data = posterior(agent, make_batch(tiny_config()))
-    both.append(agent.behavior.train(post, data, SEED, part))
+    both.append(getattr(agent.behavior, part)(post, data, SEED))
   for key in ('critic_model_loss', 'critic_data_loss', 'critic_grad_norm'):
     np.testing.assert_allclose(both[0][key], both[1][key], rtol=1e-4)
 

@@ -81,8 +81,8 @@ def test_collect(tmp_path):
     *('-m', 'moto_tf', 'collect', '--task', 'kitchen_mixed'),
     *('--episodes', '1', '--outdir', tmp_path, '--env.image', 'False'),
   )
-  numbers = ('episodes', 'transitions', 'mean', 'objects', 'share', '  ')
-  check(done, 'mixed ', 'kitchen_mixed', *numbers)
+  numbers = ('episodes', 'transitions', 'steps', 'mean', 'objects', 'share')
+  check(done, 'mixed ', 'kitchen_mixed', *numbers, '  ')
 
 
 def test_a_plugin_that_imports_tensorflow(tmp_path):

@@ -78,9 +78,9 @@ class ActorCritic(Module):
     )
 
   def part(self, step: int) -> str:
-    """What the gradient step trains, as `train` takes it."""
+    """Name of the method that trains at a gradient step."""
     del step
-    return 'all'
+    return 'train'
 
   def report(
     self, post: dict, data: dict, seed: tf.Tensor

@@ -33,11 +33,8 @@ class Dreamer(ActorCritic):
     inputs = world_model.feat
     super().__init__(config, world_model, action, 1, inputs, layers)
 
-  def train(
-    self, post: dict, data: dict, seed: tf.Tensor, part: str = 'all'
-  ) -> dict:
+  def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """One gradient step; arguments as of MOTO.train."""
-    del part
     start, seed = self.starts(post, data, seed)
     with tf.GradientTape() as tape:
       seq = self.imagine(start, seed)

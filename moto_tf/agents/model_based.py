@@ -202,9 +202,10 @@ class ModelBasedAgent(Agent):
   def _model_step(self, data, seed):
     return self.model.train(self.model.preprocess(data), seed)
 
-  def _behavior_step(self, post, data, seed, part='all'):
+  def _behavior_step(self, post, data, seed, part='train'):
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
-    return self.behavior.train(post, self.model.preprocess(data), seed, part)
+    train = getattr(self.behavior, part)
+    return train(post, self.model.preprocess(data), seed)
 
   def _policy_step(self, obs, state, noise, uniform, mode):
     obs = self.model.preprocess(obs)

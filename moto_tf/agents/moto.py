@@ -38,28 +38,30 @@ class MOTO(ActorCritic):
       self.remarks.append('moto.beta is 0: nothing is cloned.')
 
   def part(self, step: int) -> str:
-    """What a gradient step trains: clone, critics too, or all of it."""
+    """Cloning at first, then critics too, then all of it."""
     config = self._config.moto
     if step < min(config.critic_start, config.model_start):
       return 'clone'
-    return 'critics' if step < config.model_start else 'all'
+    return 'train_critics' if step < config.model_start else 'train'
 
-  def train(
-    self, post: dict, data: dict, seed: tf.Tensor, part: str = 'all'
-  ) -> dict:
+  def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
 
     Args:
       post: posterior states [B, T, ...] with 'feat', without gradient.
       data: preprocessed batch [B, T, ...].
       seed: [2].
-      part: of `part`.
 
     Returns:
       Scalar metrics.
     """
-    if part == 'clone':
-      return self.clone(post, data)
+    return self._train(post, data, seed, values=True)
+
+  def train_critics(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+    """As `train`, but the actor only clones."""
+    return self._train(post, data, seed, values=False)
+
+  def _train(self, post, data, seed, values):
     draw_seed, imagine_seed = split(seed, 2)
     real = draw_transitions(
       post, data, self._config.moto.start_states, draw_seed
@@ -67,14 +69,14 @@ class MOTO(ActorCritic):
     if self._config.moto.data_target == 'lambda':
       returns = self.data_returns(post, data, draw_seed)
       real['target'] = tf.gather(tf.reshape(returns, [-1]), real['pick'])
-    if part == 'critics':
-      seq = self.imagine(real['next'], imagine_seed)
-      metrics = self.clone(post, data)
-    else:
+    if values:
       with tf.GradientTape() as tape:
         seq = self.imagine(real['next'], imagine_seed)
         loss, metrics = self.actor_loss(seq, post, data)
       metrics.update(self._actor_opt.minimize(tape, loss))
+    else:
+      seq = self.imagine(real['next'], imagine_seed)
+      metrics = self.clone(post, data, seed)
     seq = {k: sg(v) for k, v in seq.items()}
     with tf.GradientTape() as tape, tf.name_scope('critics'):
       loss, mets = self.critic_loss(seq, real)
@@ -83,8 +85,9 @@ class MOTO(ActorCritic):
     self.critics.update_target()
     return metrics
 
-  def clone(self, post: dict, data: dict) -> dict:
-    """A step of the actor on Eq. 10's cloning alone."""
+  def clone(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+    """A step of the actor on Eq. 10's cloning alone, which draws nothing."""
+    del seed
     with tf.GradientTape() as tape:
       clone, metrics = self._clone_loss(post, data)
       loss = self._config.moto.beta * clone

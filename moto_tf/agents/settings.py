@@ -19,6 +19,12 @@ MOTO_RULES = {
 def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
   """Raises ConfigError where the settings of MOTO cannot be used."""
   check_rules(values, examples, MOTO_RULES)
+  if values['moto.model_start'] and not values['moto.beta']:
+    raise ConfigError(
+      f'moto.model_start: before step {values["moto.model_start"]} the policy '
+      'only clones, and moto.beta 0 leaves cloning out; set '
+      '--moto.model_start 0, or moto.beta above 0.'
+    )
   if values['bc_targets'] and values['bc_threshold']:
     raise ConfigError(
       f'bc_threshold: {values["bc_threshold"]:g} and bc_targets: '
