@@ -165,6 +165,6 @@ def test_cloned_records_are_counted():
   batch = make_batch(tiny_config(), firsts=((0, 3), (1, 2)), success=0.0)
   batch['success'][0, 2:] = 1
   post, data = posterior(agent, batch)
-  metrics = agent.behavior.clone(post, data)
+  metrics = agent.behavior.clone(post, data, SEED)
   assert metrics['bc_records'] == 3  # Not the one that starts an episode.
   assert float(metrics['bc_share']) == pytest.approx(3 / 15)
