@@ -12,6 +12,8 @@ latents are also sampled from noise that is given, by its name:
 Subclasses have formulas of their own where TFP's take more operations.
 """
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +29,19 @@ with startup.quiet():
 SAMPLE_GRADS = ('exact', 'dreamerv2')
 
 
-class UnitNormal(tfd.Independent):
+class _Unscoped:
+  """Leaves out TFP's name scopes and, by them, its assertions.
+
+  TensorFlow may add up in another order where operations have other names.
+  """
+
+  @contextlib.contextmanager
+  def _name_and_control_scope(self, name=None, value=None, kwargs=None):
+    del value, kwargs
+    yield name
+
+
+class UnitNormal(_Unscoped, tfd.Independent):
   """Independent normals of unit variance; the last `dims` axes are the event.
 
   Args:
@@ -55,7 +69,7 @@ class UnitNormal(tfd.Independent):
     return -0.5 * (square + size * np.log(2 * np.pi))
 
 
-class Bernoulli(tfd.Bernoulli):
+class Bernoulli(_Unscoped, tfd.Bernoulli):
   """Bernoulli whose log_prob takes soft targets in [0, 1].
 
   Args:
@@ -78,7 +92,7 @@ class Bernoulli(tfd.Bernoulli):
     return -tf.nn.sigmoid_cross_entropy_with_logits(value, logits)
 
 
-class _FromNoise(tfd.Independent):
+class _FromNoise(_Unscoped, tfd.Independent):
   """Whose samples are a function of noise: `_make`, from that of `_draw`."""
 
   def sample(
