@@ -222,8 +222,8 @@ def kettle(go: Expert) -> Iterator[Pose]:
 def light_switch(go: Expert) -> Iterator[Pose]:
   """Sweeps the lever to the left with the hand on edge.
 
-  On edge and reaching past the lever, the hand meets it 4 cm too high or too
-  low, too; flat it would pass by at 3 cm. It enters between lever and knobs.
+  On edge and reaching past the lever, the hand meets it too high or too low,
+  too; flat it would pass by at 3 cm. It enters between lever and knobs.
   """
   lever, edge = go.site('light_site'), {'roll': 1.5}
   yield from go.through(lever + go.at(0.08, -0.15, 0.035), **edge)
