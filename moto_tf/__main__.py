@@ -3,9 +3,10 @@
 import importlib
 import sys
 
-from moto_tf.commands import COMMANDS
+from moto_tf.commands import COMMANDS, printing
 
 
+@printing()
 def main() -> None:
   """Runs the command that the first argument names."""
   name = sys.argv[1] if len(sys.argv) > 1 else '--help'

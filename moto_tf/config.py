@@ -11,6 +11,7 @@ What presets are and how they compose is in moto_tf/presets.py.
 """
 
 import re
+import string
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class Config(Mapping):
     if not self[key]:
       return None
     names = {'task': self.task, 'method': self.name, 'seed': self.seed}
-    return Path(self[key].format(**names)).expanduser()
+    return rules.expand(self[key].format(**names))
 
   def save(self, path: str | Path) -> Path:
     """Writes the settings as YAML, whole or not at all.
@@ -282,9 +283,14 @@ def unknown(key: str, names: Iterable[str]) -> ConfigError:
 
 def _check_places(key, path):
   try:
-    path.format(**dict.fromkeys(PLACES, ''))
-  except (KeyError, IndexError, ValueError):
-    raise ConfigError(
-      f'{key}: {path!r} has braces around something else than '
-      f'{", ".join(PLACES)}; write braces of a path twice.'
-    ) from None
+    fields = [field[1:] for field in string.Formatter().parse(path)]
+  except ValueError:
+    fields = [('',)]
+  for field in fields:
+    if field[0] is not None and field not in [(x, '', None) for x in PLACES]:
+      raise ConfigError(
+        f'{key}: {rules.brief(path)} has braces around something else than '
+        f'{", ".join(PLACES)}; write braces of a path twice.'
+      )
+  if '\0' in path:
+    raise ConfigError(f'{key}: {rules.brief(path)} is not the name of a place.')

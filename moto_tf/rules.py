@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from moto_tf.errors import MotoError
@@ -24,7 +25,7 @@ def plain(key: str, value: Any) -> Any:
   if is_list(value) and not any(map(is_list, value)):
     return tuple(plain(key, x) for x in value)
   raise ConfigError(
-    f'{key}: {value!r} is not a setting; give true or false, a number, a '
+    f'{key}: {brief(value)} is not a setting; give true or false, a number, a '
     "text or a list. Empty text is ''."
   )
 
@@ -44,7 +45,7 @@ def convert(key: str, value: Any, default: Any) -> Any:
     return tuple(cast(x.strip() if isinstance(x, str) else x) for x in parts)
   except (KeyError, TypeError, ValueError, OverflowError):
     raise ConfigError(
-      f'{key}: expected {kind(default)}, got {value!r}. '
+      f'{key}: expected {kind(default)}, got {brief(value)}. '
       f'Example: --{key} {show(default)}'
     ) from None
 
@@ -76,7 +77,9 @@ def _to_int(value: Any) -> int:
 
 
 def _to_str(value: Any) -> str:
-  return str(os.fspath(value))
+  text = str(os.fspath(value))
+  text.encode()  # A ValueError for what is no Unicode, and cannot be saved.
+  return text
 
 
 _CASTS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str}
@@ -109,6 +112,34 @@ def show(value: Any) -> str:
   """Writes a value as one would type it in a shell."""
   text = ','.join(map(str, value)) if is_list(value) else str(value)
   return text if text.startswith('~') else shlex.quote(text)
+
+
+def expand(path: str) -> Path:
+  """A path with ~ expanded.
+
+  Raises:
+    ConfigError: there is no such user.
+  """
+  try:
+    return Path(path).expanduser()
+  except RuntimeError:
+    raise ConfigError(
+      f'{path}: nobody has this home directory; write ./ before a name that '
+      'begins with ~.'
+    ) from None
+
+
+def brief(value: Any) -> str:
+  """A value for a message, whatever its length."""
+  try:
+    return cut(repr(value))
+  except ValueError:
+    return 'a number of thousands of digits'
+
+
+def cut(text: str) -> str:
+  """The beginning of a text that is too long for a message."""
+  return text if len(text) <= 120 else f'{text[:100]}...'
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -152,6 +183,15 @@ def _is_regex(text: str) -> bool:
     return False
   return True
 
+
+# Of all numbers: what floats count without gaps, and float32 can hold.
+BOUND = (
+  lambda x: all(
+    isinstance(n, str | bool) or abs(n) <= (2**53 if type(n) is int else 1e38)
+    for n in (x if is_list(x) else [x])
+  ),
+  'whole numbers up to 2^53 and others up to 1e38',
+)
 
 # Regular expression over dotted names -> test and its wording.
 RULES = {
@@ -217,10 +257,10 @@ def check_rules(
       that all methods share.
   """
   for key, value in values.items():
-    for pattern, (test, wording) in rules.items():
+    for pattern, (test, wording) in (*rules.items(), (r'.+', BOUND)):
       if re.fullmatch(pattern, key) and not test(value):
         raise ConfigError(
-          f'{key}: {show(value)} is not possible; give {wording}. '
+          f'{key}: {cut(show(value))} is not possible; give {wording}. '
           f'Example: --{key} {show(examples[key])}'
         )
 

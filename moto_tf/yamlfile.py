@@ -6,27 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from moto_tf import rules
+from moto_tf.bounded import check_nesting
 from moto_tf.rules import ConfigError
+
+# Of a file of settings: its bytes, and its values with aliases written out.
+SIZE, VALUES = 2**20, 10_000
 
 
 def read(path: Path) -> tuple[Mapping[str, Any], list[str]]:
   """Returns the map in a YAML file and the lines of the file."""
   try:
-    text = path.read_text(encoding='utf-8')
+    with path.open('rb') as stream:
+      data = stream.read(SIZE + 1)
+    if len(data) > SIZE:
+      raise ValueError(f'it has more than {SIZE:,} bytes')
+    text = data.decode()
     data = YAML().load(text)
+    # Values that aliases stand for many times would be copied as often.
+    check_nesting(data, VALUES)
   except OSError as error:
     raise ConfigError(
       f'cannot read {path}: {error.strerror}. Check the path.'
     ) from None
-  except (YAMLError, ValueError) as error:
+  except Exception as error:  # Its constructors may fail in any way.
     mark = getattr(error, 'problem_mark', None)
     where = f', line {mark.line + 1}' if mark else ''
     problem = getattr(error, 'problem', None) or str(error).split('\n')[0]
+    if isinstance(error, RecursionError):
+      problem = 'it is nested too deeply'
     raise ConfigError(
-      f'{path}{where}: not valid YAML: {problem}. Write one `key: value` '
-      'per line.'
+      f'{path}{where}: not valid YAML: {rules.cut(problem)}. Write one '
+      '`key: value` per line.'
     ) from None
   if data is None:
     data = {}

@@ -464,7 +464,8 @@ def test_capacity_at_load(tmp_path, monkeypatch):
   replay = make_replay(tmp_path / 'offline', tmp_path / 'online', capacity=55)
   assert sorted(read) == [
     *('e0000-10', 'e0001-10'),
-    *('e0297-10', 'e0298-10', 'e0299-10'),
+    # The first that does not fit is looked at, too: it may be a broken one.
+    *('e0296-10', 'e0297-10', 'e0298-10', 'e0299-10'),
   ]
   assert held(replay) == [0, 1, 297, 298, 299]
   assert len(replay.online_names()) == 200

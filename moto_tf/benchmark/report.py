@@ -1,11 +1,11 @@
 """Results of the benchmark as Markdown tables, and two of them compared."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from moto_tf.benchmark import BenchmarkError
 from moto_tf.benchmark.run import FORMAT
+from moto_tf.bounded import read_json
 
 TITLES = {
   'peak': 'Product of two 2048 x 2048 float32 matrices',
@@ -38,7 +38,7 @@ def load(path: Path) -> dict:
   """
   advice = 'Give a file that the command benchmark has written.'
   try:
-    result = json.loads(path.read_text(encoding='utf-8'))
+    result = read_json(path)
   except OSError as error:
     reason = error.strerror or error
     raise BenchmarkError(f'Cannot read {path}: {reason}. {advice}') from None

@@ -4,6 +4,18 @@ Each module parses the arguments of one command and calls what does the work.
 """
 
 import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from moto_tf import rules
+
+# The largest number that counts something, and seeds of simulators.
+LARGEST = 2**31 - 1
+# Processes for each core that a user may ask for.
+PER_CORE = 16
 
 COMMANDS = {
   'collect': 'record demonstrations with scripted experts',
@@ -32,9 +44,50 @@ def make_parser(
 
 def positive(text: str) -> int:
   """Type of a command-line option that is 1 or more."""
-  value = int(text)
-  if value < 1:
-    raise argparse.ArgumentTypeError(f'{text} is not 1 or more')
+  return _number(text, 1, LARGEST)
+
+
+def natural(text: str) -> int:
+  """Type of a command-line option that is 0 or more."""
+  return _number(text, 0, LARGEST)
+
+
+def processes(text: str) -> int:
+  """Type of a command-line option that says how many processes to start."""
+  return _number(text, 1, PER_CORE * (os.cpu_count() or 1))
+
+
+def whole_path(text: str) -> Path:
+  """Type of a command-line option that is a path; ~ is expanded."""
+  try:
+    return rules.expand(text)
+  except rules.ConfigError as error:
+    raise argparse.ArgumentTypeError(str(error)) from None
+
+
+@contextlib.contextmanager
+def printing() -> Iterator[None]:
+  """Context of a command whose output may be cut, as by `| head`."""
+  try:
+    try:
+      yield
+    finally:
+      # What is left would fail after everything, where nobody hears of it.
+      sys.stdout.flush()
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + 13)  # As if by SIGPIPE.
+
+
+def _number(text, low, high):
+  try:
+    value = int(text)
+  except ValueError:
+    value = low - 1
+  if not low <= value <= high:
+    raise argparse.ArgumentTypeError(
+      f'{rules.cut(text)} is not a whole number from {low} to {high:,}'
+    )
   return value
 
 

@@ -18,13 +18,14 @@ from pathlib import Path
 import moto_tf
 from moto_tf import benchmark, files
 from moto_tf.benchmark import report, run
-from moto_tf.commands import make_parser, positive
+from moto_tf.commands import make_parser, positive, printing, whole_path
 from moto_tf.commands.settings import parse
 from moto_tf.presets import make_config
 
 DEFAULT = (['metaworld'], ['metaworld', 'small'])
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Runs the command line; see the top of this file."""
   parts = '\n'.join(f'  {k:<14}{v}' for k, v in benchmark.PARTS.items())
@@ -46,11 +47,16 @@ def main(argv: list[str] | None = None) -> None:
   )
   add(
     '--out',
-    type=Path,
+    type=whole_path,
     default=Path('benchmark.json'),
     help='JSON file that is written, replacing an older one (benchmark.json)',
   )
-  add('--compare', type=Path, metavar='FILE', help='an earlier --out; ratios')
+  add(
+    '--compare',
+    type=whole_path,
+    metavar='FILE',
+    help='an earlier --out; ratios',
+  )
   args, rest = parser.parse_known_args(argv)
   cases = [
     make_case(names, rest, parser.prog)

@@ -14,27 +14,36 @@ configs.yaml, such as --env.camera corner4; train with the same ones.
 """
 
 import argparse
-import pathlib
 import sys
 
 import moto_tf
 from moto_tf import envs, presets, registry
-from moto_tf.commands import add_plugins, make_parser, settings
+from moto_tf.commands import (
+  add_plugins,
+  make_parser,
+  natural,
+  positive,
+  printing,
+  processes,
+  settings,
+  whole_path,
+)
 from moto_tf.data import inspect, record
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   add = parser.add_argument
   add('--task', required=True, help='or all: the ten of Meta-World')
-  add('--outdir', type=pathlib.Path, required=True, help='for all: <it>/<task>')
-  add('--episodes', type=int, default=10, help='to have at the end (10)')
+  add('--outdir', type=whole_path, required=True, help='for all: <it>/<task>')
+  add('--episodes', type=positive, default=10, help='to have at the end (10)')
   add('--noise', type=float, help="std of action noise (the expert's own)")
-  add('--seed', type=int, default=0, help='of goals and noise (0)')
+  add('--seed', type=natural, default=0, help='of goals and noise (0)')
   add('--all_outcomes', action='store_true', help='keep failures too')
   add('--order', default='', help='parts of the task, as in kettle,microwave')
-  add('--workers', type=int, default=2, help='processes (2)')
+  add('--workers', type=processes, default=2, help='processes (2)')
   add_plugins(parser)
   args, rest = parser.parse_known_args(argv)
   for flag in rest:

@@ -20,39 +20,50 @@ import sys
 
 import moto_tf
 from moto_tf import envs, registry
-from moto_tf.commands import add_plugins, make_parser, positive, settings
+from moto_tf.commands import (
+  add_plugins,
+  make_parser,
+  positive,
+  printing,
+  processes,
+  settings,
+  whole_path,
+)
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   commands = parser.add_subparsers(dest='command', required=True)
   info = commands.add_parser('info', help='numbers, keys and damaged files')
-  info.add_argument('directory', type=pathlib.Path)
+  info.add_argument('directory', type=whole_path)
   info.add_argument(
     '--task', default='', help='task to compare with (default: dataset.json)'
   )
   video = commands.add_parser('video', help='a GIF or a contact sheet')
-  video.add_argument('directory', type=pathlib.Path)
-  video.add_argument('--out', type=pathlib.Path, required=True)
-  video.add_argument('--episodes', type=int, default=10, help='at most so many')
+  video.add_argument('directory', type=whole_path)
+  video.add_argument('--out', type=whole_path, required=True)
+  video.add_argument(
+    '--episodes', type=positive, default=10, help='at most so many'
+  )
   video.add_argument(
     '--key', default='', help='image observation (default: the first)'
   )
   formats = ', '.join(importers.FORMATS)
   take = commands.add_parser('import', help=f'data of others: {formats}')
   add = take.add_argument
-  add('source', type=pathlib.Path, help='file or folder')
-  add('directory', type=pathlib.Path, help='of the episodes to write')
+  add('source', type=whole_path, help='file or folder')
+  add('directory', type=whole_path, help='of the episodes to write')
   add('--format', required=True, help=f'{formats}, or of --plugins')
   add('--task', required=True, help='<suite>_<name>, or a name')
   add('--relabel', action='store_true', help='stored rewards may be of others')
-  add('--workers', type=positive, default=2, help='processes (2)')
+  add('--workers', type=processes, default=2, help='processes (2)')
   export = commands.add_parser('export', help='a Minari dataset')
-  export.add_argument('directory', type=pathlib.Path)
-  export.add_argument('root', type=pathlib.Path, help='of Minari datasets')
+  export.add_argument('directory', type=whole_path)
+  export.add_argument('root', type=whole_path, help='of Minari datasets')
   export.add_argument(
     '--id', required=True, help='of the dataset, such as drawer/scripted-v0'
   )

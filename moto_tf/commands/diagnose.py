@@ -2,14 +2,21 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import moto_tf
-from moto_tf.commands import add_plugins, make_parser, positive
+from moto_tf.commands import (
+  add_plugins,
+  make_parser,
+  positive,
+  printing,
+  processes,
+  whole_path,
+)
 from moto_tf.commands.settings import load_plugins
 from moto_tf.studies import STUDIES
 
 
+@printing()
 def main(argv: Sequence[str] | None = None) -> None:
   """Run the command line; see its --help."""
   argv = sys.argv[1:] if argv is None else argv
@@ -18,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_plugins(argv)
   parser = make_parser(describe())
   add = parser.add_argument
-  add('--logdir', type=Path, required=True, help='log directory of the run')
+  add(
+    '--logdir', type=whole_path, required=True, help='log directory of the run'
+  )
   add(
     '--studies',
     nargs='+',
@@ -31,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     default=20,
     help='episodes to roll out (default: 20)',
   )
-  add('--envs', type=positive, default=2, help='parallel (default: 2)')
-  add('--checkpoint', type=Path, help='file; default: the newest')
+  add('--envs', type=processes, default=2, help='parallel (default: 2)')
+  add('--checkpoint', type=whole_path, help='file; default: the newest')
   add(
     '--data',
-    type=Path,
+    type=whole_path,
     help='recorded episodes to use, such as held-out ones; default: the '
     "run's offline_data",
   )
-  add('--outdir', type=Path, help='default: LOGDIR/diagnosis')
+  add('--outdir', type=whole_path, help='default: LOGDIR/diagnosis')
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   del args['plugins']

@@ -6,31 +6,43 @@ The first episodes are those of the evaluations during training, unless --seed
 chooses others.
 """
 
-from pathlib import Path
-
 import moto_tf
-from moto_tf.commands import add_plugins, make_parser, positive
+from moto_tf.commands import (
+  add_plugins,
+  make_parser,
+  natural,
+  positive,
+  printing,
+  processes,
+  whole_path,
+)
 from moto_tf.training import evaluation
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   add = parser.add_argument
-  add('--logdir', type=Path, required=True, help='log directory of the run')
+  add(
+    '--logdir', type=whole_path, required=True, help='log directory of the run'
+  )
   add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
   add(
     '--seed',
-    type=int,
+    type=natural,
     default=evaluation.EVAL_SEED,
     help=f'first seed ({evaluation.EVAL_SEED})',
   )
-  add('--envs', type=positive, default=2, help='parallel environments (2)')
-  add('--checkpoint', type=Path, help='file; default: the newest')
+  add('--envs', type=processes, default=2, help='parallel environments (2)')
+  add('--checkpoint', type=whole_path, help='file; default: the newest')
   add(
-    '--videos', type=int, default=6, help='episodes in the video; 0: none (6)'
+    '--videos',
+    type=natural,
+    default=6,
+    help='episodes in the video; 0: none (6)',
   )
-  add('--outdir', type=Path, help='default: LOGDIR/evaluation')
+  add('--outdir', type=whole_path, help='default: LOGDIR/evaluation')
   add_plugins(parser)
   args = parser.parse_args(argv)
   with moto_tf.explain_errors():

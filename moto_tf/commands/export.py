@@ -7,19 +7,20 @@ version of the code, all evaluations and some curves. The command plot reads
 these files like log directories.
 """
 
-from pathlib import Path
-
 import moto_tf
-from moto_tf.commands import make_parser
+from moto_tf.commands import make_parser, printing, whole_path
 from moto_tf.results import export as results
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   add = parser.add_argument
-  add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
-  add('--outdir', type=Path, default='results', help='where the files go')
+  add(
+    '--indir', nargs='+', type=whole_path, required=True, help='where runs lie'
+  )
+  add('--outdir', type=whole_path, default='results', help='where the files go')
   add('--tasks', default='', help='regular expression over the tasks')
   add('--methods', default='', help='regular expression over the methods')
   add('--force', action='store_true', help='overwrite runs with more steps')

@@ -7,19 +7,20 @@ metric becomes a figure with a panel per task and a line per method: the mean
 over seeds.
 """
 
-from pathlib import Path
-
 import moto_tf
-from moto_tf.commands import add_plugins, make_parser
+from moto_tf.commands import add_plugins, make_parser, printing, whole_path
 from moto_tf.results import plotting
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   add = parser.add_argument
-  add('--indir', nargs='+', type=Path, required=True, help='where runs lie')
-  add('--outdir', type=Path, required=True, help='where the results go')
+  add(
+    '--indir', nargs='+', type=whole_path, required=True, help='where runs lie'
+  )
+  add('--outdir', type=whole_path, required=True, help='where the results go')
   metrics = ['eval/success', 'eval/return']
   add('--metrics', nargs='+', default=metrics, help='keys of metrics.jsonl')
   add('--tasks', default='', help='regular expression over the tasks')

@@ -11,6 +11,7 @@ time, and stops.
 import sys
 
 import moto_tf
+from moto_tf.commands import printing
 
 DRY_RUN = '--dry-run'
 FLAGS = {
@@ -18,6 +19,7 @@ FLAGS = {
 }
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   argv = sys.argv[1:] if argv is None else argv

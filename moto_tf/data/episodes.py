@@ -12,6 +12,7 @@ import contextlib
 import functools
 import io
 import pathlib
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moto_tf import files
+from moto_tf.bounded import Npz, open_npz
 from moto_tf.errors import MotoError
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
@@ -31,6 +33,12 @@ _READ_ERRORS = (
   EOFError,
   KeyError,
   RuntimeError,
+  # Of other things that zipfile and NumPy meet in damaged files.
+  AttributeError,
+  IndexError,
+  OverflowError,
+  TypeError,
+  struct.error,
   zipfile.BadZipFile,
   zlib.error,
 )
@@ -79,15 +87,7 @@ def load_episode(
   naming the file and the problem.
   """
   path = pathlib.Path(path)
-  arrays = _read_arrays(path, spaces, logs)
-  _require(arrays, ('action', 'reward'), path)
-  for key in logs:
-    if key not in arrays:
-      raise EpisodeError(
-        f'{path}: key {key!r} is missing, which bc_targets asks for; record or '
-        'import the episodes for this task, or set other bc_targets.'
-      )
-  episode = _standardise(arrays, path)
+  episode = _standardise(_read_arrays(path, spaces, logs), path)
   records = _check_lengths(episode, path)
   discount = episode.pop('discount', None)
   for key in FLAGS:
@@ -101,8 +101,6 @@ def load_episode(
   _check_flags(episode, path)
   if act_space is not None:
     _check_actions(episode, act_space, path)
-  if spaces is not None:
-    _check_observations(episode, spaces, path)
   for key in logs:
     if episode[key].ndim != 1:
       raise EpisodeError(
@@ -122,6 +120,22 @@ def find_episodes(directory: pathlib.Path) -> list[pathlib.Path]:
     raise EpisodeError(f'{directory}: there is no such directory.')
   paths = directory.glob('*.npz')
   return sorted(path for path in paths if not path.name.startswith('.'))
+
+
+def folders_with_episodes(directory: pathlib.Path) -> str:
+  """The end of a sentence on a directory without episodes: where some are.
+
+  Looks into its folders and theirs; '' if there are none.
+  """
+  found = [
+    str(folder.relative_to(directory))
+    for pattern in ('*', '*/*')
+    for folder in sorted(pathlib.Path(directory).glob(pattern))
+    if folder.is_dir() and find_episodes(folder)
+  ]
+  rest = f' and {len(found) - 5} more' if len(found) > 5 else ''
+  names = ', '.join(found[:5]) + rest
+  return f'; its folders with episodes are {names}, give one' if found else ''
 
 
 def _again(read):
@@ -148,16 +162,14 @@ def episode_length(path: pathlib.Path) -> int:
   Only the header is read; names of other people's files may end in any number.
   Raises EpisodeError when the file is unreadable.
   """
-  try:
-    with zipfile.ZipFile(path) as archive, archive.open('reward.npy') as stream:
-      version = np.lib.format.read_magic(stream)
-      read = np.lib.format.read_array_header_1_0
-      if version != (1, 0):
-        read = np.lib.format.read_array_header_2_0
-      shape = read(stream)[0]
-      return shape[0] - 1
-  except (*_READ_ERRORS, IndexError) as error:
-    raise EpisodeError(f'{path}: unreadable: {error}') from error
+  with _opened(path) as file:
+    _require(file.names, ('reward',), path)
+    (shape, _) = file.header('reward')
+    if len(shape) != 1:
+      raise EpisodeError(
+        f'{path}: reward has shape {shape}, expected one axis.'
+      )
+    return shape[0] - 1
 
 
 def episode_return(episode: dict) -> float:
@@ -184,29 +196,58 @@ def episode_success(
 
 @_again
 def _read_arrays(path, spaces, logs):
-  """Arrays of a file: those in use given the spaces, or all but log_*."""
+  """Arrays of a file: those in use given the spaces, or all but log_*.
+
+  What their headers say is checked before memory is taken for the content.
+  """
+  with _opened(path) as file:
+    keys = [key for key in file.names if not key.startswith('log_')]
+    if spaces is not None:
+      keys = [key for key in keys if key in spaces or key in RESERVED]
+      _require(file.names, spaces, path)
+    _require(file.names, ('action', 'reward'), path)
+    for key in logs:
+      if key not in file.names:
+        raise EpisodeError(
+          f'{path}: key {key!r} is missing, which bc_targets asks for; record '
+          'or import the episodes for this task, or set other bc_targets.'
+        )
+    keys += [key for key in file.names if key in logs]
+    claims = {key: _claim(file, key, path) for key in dict.fromkeys(keys)}
+    _check_lengths(claims, path)
+    if spaces is not None:
+      _check_observations(claims, spaces, path)
+    return {key: file.read(key) for key in claims}
+
+
+def _claim(file: Npz, key, source):
+  """An array without memory of its own that has the shape and type of one."""
+  shape, dtype = file.header(key)
+  _check_numbers(key, dtype, source)
+  kept = dtype == np.uint8 and key not in RESERVED
+  return np.broadcast_to(np.zeros((), np.uint8 if kept else np.float32), shape)
+
+
+@contextlib.contextmanager
+def _opened(path):
+  """The arrays of a file; explains whatever reading raises."""
   try:
-    with np.load(path, allow_pickle=False) as file:
-      keys = [key for key in file.files if not key.startswith('log_')]
-      if spaces is not None:
-        keys = [key for key in keys if key in spaces or key in RESERVED]
-      keys += [key for key in file.files if key in logs]
-      return {key: file[key] for key in keys}
-  except (*_READ_ERRORS, AttributeError, TypeError) as error:
+    with open_npz(path) as file:
+      yield file
+  except EpisodeError:
+    raise
+  except _READ_ERRORS as error:
     if isinstance(error, FileNotFoundError):
       raise EpisodeError(f'{path}: there is no such file.') from error
-    if 'allow_pickle' in str(error):
-      error = 'it is no npz archive of plain arrays; pickles are not loaded'
-      raise EpisodeError(f'{path}: unreadable: {error}.') from None
     raise EpisodeError(
-      f'{path}: unreadable, damaged or cut short: {error}'
+      f'{path}: unreadable, damaged or cut short: {error}.'
     ) from error
 
 
 def _require(arrays, keys, source):
   for key in keys:
     if key not in arrays:
-      names = ', '.join(sorted(arrays)) or 'nothing'
+      names = ', '.join(sorted(set(arrays))) or 'nothing'
       raise EpisodeError(f'{source}: key {key!r} is missing, found {names}.')
 
 
@@ -214,10 +255,7 @@ def _standardise(arrays, source):
   """Arrays in the dtypes of an episode, with finite values."""
   result = {}
   for key, value in arrays.items():
-    if value.dtype.kind not in 'biuf':
-      raise EpisodeError(
-        f'{source}: key {key!r} has dtype {value.dtype}, expected numbers.'
-      )
+    _check_numbers(key, value.dtype, source)
     if value.dtype != np.uint8 or key in RESERVED:
       with np.errstate(over='ignore'):
         value = value.astype(np.float32)
@@ -228,6 +266,13 @@ def _standardise(arrays, source):
         )
     result[key] = value.astype(bool) if key in FLAGS else value
   return result
+
+
+def _check_numbers(key, dtype, source):
+  if dtype.kind not in 'biuf':
+    raise EpisodeError(
+      f'{source}: key {key!r} has dtype {dtype}, expected numbers.'
+    )
 
 
 def _check_lengths(arrays, source):

@@ -2,14 +2,30 @@
 
 import collections
 import dataclasses
-import json
 import pathlib
 
 import numpy as np
 
-from moto_tf import envs, files, images
+from moto_tf import envs, files, images, rules
+from moto_tf.bounded import read_json
 from moto_tf.data import episodes, tables
 from moto_tf.registry import resolve
+
+_is_number = lambda x: isinstance(x, int | float)
+_text = (lambda x: isinstance(x, str), 'a text')
+# What dataset.json holds, as far as anything here asks for it.
+RECORD = {
+  **dict.fromkeys(('task', 'order', 'policy', 'format', 'source'), _text),
+  'env': (lambda x: isinstance(x, dict), 'a map'),
+  'dropped': (
+    lambda x: isinstance(x, list) and all(type(i) is int for i in x),
+    'a list of numbers',
+  ),
+  'equal_rewards': (
+    lambda x: isinstance(x, dict) and all(map(_is_number, x.values())),
+    'numbers by name',
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +67,7 @@ def read_record(directory: pathlib.Path) -> dict:
   if not path.exists():
     return {}
   try:
-    record = json.loads(path.read_text())
+    record = read_json(path)
   except OSError as error:
     raise episodes.EpisodeError(f'Cannot read {path}: {error}.') from error
   except ValueError as error:
@@ -60,6 +76,12 @@ def read_record(directory: pathlib.Path) -> dict:
     ) from error
   if not isinstance(record, dict):
     raise episodes.EpisodeError(f'{path}: expected a JSON object.')
+  for key, (fits, wanted) in RECORD.items():
+    if key in record and not fits(record[key]):
+      raise episodes.EpisodeError(
+        f'{path}: {key} is {rules.brief(record[key])}, expected {wanted}; '
+        'restore the file or remove it.'
+      )
   return record
 
 
@@ -134,6 +156,8 @@ def describe(info: Info) -> str:
     'records)',
     f'  size           {info.size / 1e6:.1f} MB',
   ]
+  if not count and (where := episodes.folders_with_episodes(info.directory)):
+    lines.append(f'  no episodes here{where}')
   if count:
     lines += [
       f'  length         {_spread(info.lengths, 0)}',
@@ -174,7 +198,10 @@ def load_videos(
     )
   paths = episodes.find_episodes(directory)[:count]
   if not paths:
-    raise episodes.EpisodeError(f'{directory}: there are no episodes here.')
+    where = episodes.folders_with_episodes(directory)
+    raise episodes.EpisodeError(
+      f'{directory}: there are no episodes here{where}.'
+    )
   videos, marks = [], []
   for path in paths:
     episode = episodes.load_episode(path)

@@ -61,7 +61,8 @@ def export(
       '`python -m moto_tf dataset info`, and move them elsewhere.'
     )
   if not len(info.lengths):
-    raise MinariError(f'{directory}: there are no episodes here.')
+    where = episodes.folders_with_episodes(directory)
+    raise MinariError(f'{directory}: there are no episodes here{where}.')
   path = pathlib.Path(root).expanduser() / name
   if path.exists():
     raise MinariError(f'{path}: exists already; remove it, or change --id.')

@@ -110,7 +110,12 @@ def collect(
   succeed, StoreError when the directory belongs to another recording or an
   episode is damaged.
   """
-  if count < 1 or workers < 1 or recording.noise < 0 or recording.seed < 0:
+  if (
+    count < 1
+    or workers < 1
+    or not 0 <= recording.noise < np.inf
+    or recording.seed < 0
+  ):
     raise RecordError(
       f'Got {count} episodes, {workers} workers, noise {recording.noise} and '
       f'seed {recording.seed}; expected at least 1, 1, 0 and 0.'

@@ -268,6 +268,7 @@ class Replay:
       )
       if not directory.is_dir():
         problem = f'There is no directory {directory}'
+      problem += storage.folders_with_episodes(directory)
       raise ReplayError(
         f'{problem}. Record demonstrations with python -m moto_tf collect, or '
         'set offline_data to a directory that has some.'
@@ -310,38 +311,40 @@ class Replay:
   def _load(self, paths, room):
     """Loads files in order until `room` transitions are used.
 
-    The first is always loaded. Sizes come from file headers, so that no
-    episode is read in vain.
+    The first is always loaded. Sizes come from file headers, so that one
+    episode at most is read in vain.
 
     Returns:
       The episodes, and whether some were left out for want of room.
     """
-    episodes, problems, full = [], [], False
+    episodes, problems, done, full = [], [], 0, False
     with (
       Progress('loading', len(paths), delay=5.0) as progress,
       concurrent.futures.ThreadPoolExecutor(THREADS) as threads,
     ):
-      for first in range(0, len(paths), CHUNK):
-        chosen = []
-        chunk = paths[first : first + CHUNK]
+      while done < len(paths) and not full:
+        chosen, ahead = [], room
+        chunk = paths[done : done + CHUNK]
         lengths = threads.map(_attempt(storage.episode_length), chunk)
         for path, length in zip(chunk, lengths, strict=True):
+          # Up to the first that should not fit, since it may be a broken one.
+          if ahead < 0:
+            break
+          done += 1
           if isinstance(length, storage.EpisodeError):
             problems.append(length)
             continue
-          full = length > room and bool(episodes or chosen)
-          if full:
-            break
           chosen.append(path)
-          room -= length
+          ahead -= length
         for episode in threads.map(_attempt(self._read), chosen):
           if isinstance(episode, storage.EpisodeError):
             problems.append(episode)
-          else:
+            continue
+          full = full or (episode.records - 1 > room and bool(episodes))
+          if not full:
             episodes.append(episode)
-        if full:
-          break
-        progress.show(first + len(chunk))
+            room -= episode.records - 1
+        progress.show(done)
     if problems:
       warn(
         f'{len(problems)} of {len(paths)} episode files are skipped and left '

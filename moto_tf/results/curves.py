@@ -5,7 +5,6 @@ and seed. The JSON files that the command export makes of them are runs too.
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -13,11 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import ruamel.yaml
 
+from moto_tf import yamlfile
 from moto_tf.agents import METHODS
+from moto_tf.bounded import read_json
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import recorded_name
+from moto_tf.rules import ConfigError
 from moto_tf.training import rows as row_files
 
 INTERVALS = {
@@ -105,10 +106,9 @@ def find_runs(
 def load_run(path: Path) -> LoadedRun | None:
   """Read a run directory, or name what is wrong and return None."""
   try:
-    yaml = ruamel.yaml.YAML(typ='safe')
-    config = yaml.load(path / 'config.yaml')
+    config = yamlfile.read(path / 'config.yaml')[0]
     task, seed = str(config['task']), int(config['seed'])
-  except (OSError, UnicodeDecodeError, ruamel.yaml.error.YAMLError) as error:
+  except ConfigError as error:
     return warn(f'{path}/config.yaml is unreadable, run skipped: {error}')
   except (KeyError, TypeError, ValueError):
     return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
@@ -131,7 +131,7 @@ def load_export(path: Path) -> LoadedRun | None:
     None for another JSON file and, with a warning, for a broken one.
   """
   try:
-    content = json.loads(path.read_text())
+    content = read_json(path)
   except (OSError, ValueError) as error:
     return warn(f'{path} is unreadable, skipped: {error}')
   if not isinstance(content, dict) or not content.keys() >= {'format', 'curve'}:

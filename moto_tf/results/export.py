@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import files
+from moto_tf.bounded import read_json
 from moto_tf.config import PATHS, flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
@@ -189,7 +190,7 @@ def _final(directory, last):
   """
   for path in sorted(directory.glob('evaluation-*.json'), reverse=True):
     try:
-      content = json.loads(path.read_text())
+      content = read_json(path)
       episodes = columns(content.pop('rollouts'))
       if content['gradient_step'] <= last:
         for name in ('logdir', 'seed'):
@@ -214,7 +215,7 @@ def _rounded(value):
 def _reason_to_keep(path, new):
   """Why an exported file should not be replaced, None if it may be."""
   try:
-    content = json.loads(path.read_text())
+    content = read_json(path)
     old, task = int(content['curve']['gradient_step'][-1]), content['task']
   except (LookupError, OSError, TypeError, ValueError):
     return f'{path} is not what export.py writes.'

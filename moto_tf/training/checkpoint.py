@@ -1,6 +1,5 @@
 """Checkpoints: named arrays and counters in one file, written atomically."""
 
-import io
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import files
+from moto_tf.bounded import open_npz, parse_json
 from moto_tf.errors import MotoError, warn
 
 META = 'meta'
@@ -89,6 +89,8 @@ class Checkpoints:
       CheckpointError: `path` is missing or damaged, or every file is.
     """
     if path is not None:
+      if not Path(path).is_file() and Path(path).name == str(path):
+        path = self._directory / path
       if not Path(path).is_file():
         found = ', '.join(other.name for other in self.paths()) or 'none'
         raise CheckpointError(
@@ -193,14 +195,12 @@ def _write(stream, entries):
 
 def _read(path):
   try:
-    with zipfile.ZipFile(path) as archive:
-      entries = {}
-      for name in archive.namelist():
-        # Reading all of an entry checks its CRC, before anything is parsed.
-        stream = io.BytesIO(archive.read(name))
-        value = np.lib.format.read_array(stream, allow_pickle=False)
-        entries[name.removesuffix('.npy')] = value
-    meta = json.loads(entries.pop(META).tobytes())
+    with open_npz(path) as file:
+      # Of all headers, so that what claims too much is not read by halves.
+      for name in file.names:
+        file.header(name)
+      entries = {name: file.read(name) for name in file.names}
+    meta = parse_json(entries.pop(META).tobytes().decode())
   except PermissionError as error:
     # Not damaged: going back to an older one would lose work.
     raise CheckpointError(f'Cannot read checkpoint {path}: {error}.') from error

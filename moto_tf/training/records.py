@@ -5,7 +5,6 @@ which code, and evaluations.jsonl, every episode of every evaluation.
 """
 
 import datetime
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from moto_tf import files
+from moto_tf.bounded import read_json
 from moto_tf.config import Config
 from moto_tf.errors import warn
 from moto_tf.training import machine, rows
@@ -124,7 +124,7 @@ def read_sessions(path: Path) -> list[dict] | None:
   if not path.exists():
     return []
   try:
-    sessions = json.loads(path.read_text())
+    sessions = read_json(path)
   except (OSError, ValueError):
     return None
   fits = isinstance(sessions, list) and all(

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from moto_tf.bounded import parse_json
 from moto_tf.errors import warn
 from moto_tf.files import replacing, writing
 
@@ -63,7 +64,7 @@ def read(path: Path) -> tuple[list[dict], list[str]]:
   lines = path.read_text(errors='replace').splitlines()
   for number, line in enumerate(lines, 1):
     try:
-      row = json.loads(line)
+      row = parse_json(line)
     except ValueError:
       row = None
     if isinstance(row, dict) and isinstance(row.get('gradient_step'), int):
