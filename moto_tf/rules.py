@@ -184,6 +184,9 @@ def _is_regex(text: str) -> bool:
   return True
 
 
+# Of one network; more would be a mistake.
+LAYERS = 32
+
 # Of all numbers: what floats count without gaps, and float32 can hold.
 BOUND = (
   lambda x: all(
@@ -208,12 +211,12 @@ RULES = {
   r'.+\.norm': one_of('none', 'layer'),
   r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),
   r'.+\.(layers|mlp_layers|cnn_kernels)': (
-    lambda x: len(x) > 0 and min(x) > 0,
-    'one or more whole numbers above 0',
+    lambda x: 0 < len(x) <= LAYERS and min(x) > 0,
+    f'1 to {LAYERS} whole numbers above 0',
   ),
   r'.+\.cnn_layers': (
-    lambda x: all(units > 0 for units in x),
-    'whole numbers above 0, or none',
+    lambda x: len(x) <= LAYERS and all(units > 0 for units in x),
+    f'at most {LAYERS} whole numbers above 0, or none',
   ),
   'seed': between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),

@@ -448,10 +448,13 @@ def test_longer_runs_are_kept(tmp_path):
   assert json.loads(second.read_text()) == other
   # The same name in another suite.
   add_evaluations(write_run(tmp_path / 'b/moto/0', [], 'gym_door-open'))
-  with pytest.raises(results.ExportError, match='metaworld.*, .* of gym_door'):
-    results.export_all([tmp_path / 'b'], out)
-  with pytest.raises(results.ExportError, match='gym_door.* and metaworld'):
-    results.export_all([tmp_path / 'a', tmp_path / 'b'], out, force=True)
+  (path_b,) = results.export_all([tmp_path / 'b'], out)
+  assert path_b == out / 'gym_door-open' / 'moto' / '0.json'
+  both = results.export_all([tmp_path / 'a', tmp_path / 'b'], out, force=True)
+  assert set(both) == {first, second, path_b}
+  both = results.export_all([tmp_path / 'a', tmp_path / 'b'], tmp_path / 'new')
+  names = {path.parents[1].name for path in both}
+  assert names == {'gym_door-open', 'metaworld_door-open'}
   # As many or more are replaced without asking.
   add_evaluations(path, STEPS)
   results.export_all([tmp_path / 'a'], out)

@@ -122,6 +122,9 @@ def make_agent(config, obs_space: dict, act_space) -> Any:
     obs_space: observation spaces by key.
     act_space: Box of shape [A] on [-1, 1].
   """
+  from moto_tf import memory  # Which knows the sizes of agents.
+
+  memory.check_weights(config)
   # Loads TensorFlow, without its notices, before a method does.
   importlib.import_module('moto_tf.nn')
   return resolve(METHODS[config.method].make)(config, obs_space, act_space)

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import moto_tf
-from moto_tf import benchmark, files
+from moto_tf import benchmark, files, memory
 from moto_tf.benchmark import report, run
 from moto_tf.commands import make_parser, positive, printing, whole_path
 from moto_tf.commands.settings import parse
@@ -95,6 +95,8 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
         f'{out} holds the earlier results and would be replaced; name another '
         'file with --out.'
       )
+  for case in cases:
+    memory.check(case.config)
   # Written after each case, so that an interruption loses only the last.
   for result in run.benchmark(cases, args.parts, args.repeats):
     files.write_json(out, result)

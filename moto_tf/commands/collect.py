@@ -17,7 +17,7 @@ import argparse
 import sys
 
 import moto_tf
-from moto_tf import envs, presets, registry
+from moto_tf import envs, memory, presets, registry
 from moto_tf.commands import (
   add_plugins,
   make_parser,
@@ -68,6 +68,7 @@ def collect(args: argparse.Namespace, rest: list[str], prog: str) -> dict:
     names = registry.resolve(suite.all_tasks)
     tasks = {f'{head}{name}': args.outdir / name for name in names}
   config = settings.parse([*preset(task), *rest], prog)
+  memory.check_rollouts(config, args.workers)
   infos = {}
   for task, directory in tasks.items():
     noise = args.noise

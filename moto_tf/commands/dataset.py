@@ -19,7 +19,7 @@ import pathlib
 import sys
 
 import moto_tf
-from moto_tf import envs, registry
+from moto_tf import envs, memory, registry
 from moto_tf.commands import (
   add_plugins,
   make_parser,
@@ -108,6 +108,7 @@ def take_over(args: argparse.Namespace, rest: list[str], prog: str) -> None:
   """Import a dataset and print its numbers."""
   task = importers.full_task(args.format, args.task)
   config = settings.parse([*preset(task), *rest], prog)
+  memory.check_rollouts(config, args.workers)
   made = importers.Import(
     args.format, args.source, task, config.env, args.relabel
   )

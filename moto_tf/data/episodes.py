@@ -15,7 +15,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -59,16 +59,29 @@ def save_episode(
   directory = pathlib.Path(directory)
   if not name or name.startswith('.') or pathlib.Path(name).name != name:
     raise EpisodeError(f'{name!r} cannot be the name of an episode file.')
-  source = f'episode {name!r}'
-  arrays = {key: np.asarray(value) for key, value in episode.items()}
-  _require(arrays, ('action', 'reward', *FLAGS), source)
-  arrays = _standardise(arrays, source)
-  records = _check_lengths(arrays, source)
-  _check_flags(arrays, source)
-  path = directory / f'{name}-{records - 1}.npz'
+  arrays = check_episode(episode, f'episode {name!r}')
+  path = directory / f'{name}-{len(arrays["reward"]) - 1}.npz'
   stream = io.BytesIO()
   np.savez_compressed(stream, **arrays)
   return files.write_atomic(path, stream.getvalue())
+
+
+def check_episode(episode: dict, source: str) -> dict:
+  """The arrays of an episode in the dtypes of its file.
+
+  Args:
+    episode: arrays [records, ...] by key.
+    source: what it is, for messages.
+
+  Raises:
+    EpisodeError: it is none.
+  """
+  arrays = {key: np.asarray(value) for key, value in episode.items()}
+  _require(arrays, ('action', 'reward', *FLAGS), source)
+  arrays = _standardise(arrays, source)
+  _check_lengths(arrays, source)
+  _check_flags(arrays, source)
+  return arrays
 
 
 def load_episode(
@@ -170,6 +183,18 @@ def episode_length(path: pathlib.Path) -> int:
         f'{path}: reward has shape {shape}, expected one axis.'
       )
     return shape[0] - 1
+
+
+def attempt(function: Callable) -> Callable:
+  """A function of a path that returns an EpisodeError instead of raising it."""
+
+  def call(path):
+    try:
+      return function(path)
+    except EpisodeError as error:
+      return error
+
+  return call
 
 
 def episode_return(episode: dict) -> float:

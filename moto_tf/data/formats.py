@@ -5,8 +5,10 @@ our layout (see `moto_tf.data.episodes`). `moto_tf.data.importers` has the
 registry of formats and does the rest.
 """
 
+import collections
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -46,9 +48,12 @@ class Reader:
 
   Attributes:
     names: of its trajectories. Trajectory i becomes episode i.
+    files: the file of each trajectory, if each has its own. Identical copies
+      are then left out.
   """
 
   names: Sequence[str] = ()
+  files: Sequence[Path] = ()
 
   def check(self) -> dict:
     """Looks at all of it once, before an episode is written.
@@ -57,12 +62,17 @@ class Reader:
       Facts to record in dataset.json, plain values.
 
     Raises:
-      MotoError: the data is not what was asked for.
+      MotoError: the data is not what was asked for. A trajectory that cannot
+        be used is no reason, as long as there are others.
     """
     return {}
 
   def read(self, index: int) -> dict[str, np.ndarray]:
     """Episode of a trajectory, arrays [T + 1, ...].
+
+    Raises:
+      MotoError: it cannot be used; the import names it and goes on.
+
 
     It has the observations, action, reward and success. is_first and is_last
     may be left out, and so may is_terminal where no episode ends by its task.
@@ -77,12 +87,19 @@ class Reader:
 def find_files(path: Path, pattern: str, where: str = '') -> list[Path]:
   """A file, or all files of a folder whose names match, sorted.
 
+  What a file manager leaves behind is no data: names that begin with a dot,
+  and __MACOSX.
+
   Raises:
     SourceError: there are none.
   """
   if path.is_file():
     return [path]
-  found = sorted(x for x in path.rglob(pattern) if x.is_file())
+  found = sorted(
+    x
+    for x in path.rglob(pattern)
+    if x.is_file() and not any(map(_hidden, x.relative_to(path).parts))
+  )
   if not found:
     raise SourceError(f'{path}: there is no file {pattern} here. {where}')
   return found
@@ -107,6 +124,28 @@ def short_names(path: Path, found: list[Path]) -> list[str]:
   return [str(x.relative_to(root)) for x in found]
 
 
+def _hidden(name):
+  return name.startswith('.') or name == '__MACOSX'
+
+
+def find_copies(paths: Sequence[Path]) -> dict[int, Path]:
+  """Index of each file with the content of another one, which is its value.
+
+  Of several, that with the shortest name counts as the first.
+  """
+  first, copies = {}, {}
+  sizes = [x.stat().st_size for x in paths]
+  shared = {k for k, v in collections.Counter(sizes).items() if v > 1}
+  for i in sorted(range(len(paths)), key=lambda i: (len(paths[i].name), i)):
+    if sizes[i] in shared:
+      with paths[i].open('rb') as stream:
+        content = hashlib.file_digest(stream, 'sha256').digest()
+      if content in first:
+        copies[i] = first[content]
+      first.setdefault(content, paths[i])
+  return copies
+
+
 @contextlib.contextmanager
 def reading(path: Path, where: str = '') -> Iterator[None]:
   """Explains what reading raises as a SourceError that names the file."""
@@ -126,13 +165,16 @@ def reading(path: Path, where: str = '') -> Iterator[None]:
     ) from error
 
 
-def check_array(name: str, array: np.ndarray, shape: tuple) -> np.ndarray:
+def check_array(
+  name: str, array: np.ndarray, shape: tuple, finite: bool = True
+) -> np.ndarray:
   """A stored array as float32, after a look at its shape and values.
 
   Args:
     name: file and key, for the message.
     array: numbers.
     shape: what it must be, None for any length.
+    finite: whether all of them must be numbers.
 
   Raises:
     SourceError: it is something else, or not finite.
@@ -147,8 +189,9 @@ def check_array(name: str, array: np.ndarray, shape: tuple) -> np.ndarray:
       f'{name} has shape {array.shape} and type {array.dtype}, expected '
       f'numbers of shape ({wanted}{"," * (len(shape) == 1)}).'
     )
-  array = array.astype(np.float32)
-  if not np.isfinite(array).all():
+  with np.errstate(over='ignore'):
+    array = array.astype(np.float32)
+  if finite and not np.isfinite(array).all():
     index = int(np.argwhere(~np.isfinite(array))[0, 0])
     raise SourceError(f'{name} is not finite at {index}.')
   return array

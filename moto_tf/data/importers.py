@@ -15,10 +15,11 @@ import numpy as np
 
 from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
-from moto_tf.data.formats import Format, Reader, SourceError
+from moto_tf.data.formats import Format, Reader, SourceError, find_copies
 from moto_tf.envs.driver import TRIES
 from moto_tf.envs.worker import Worker, WorkerError
 from moto_tf.errors import MotoError, warn
+from moto_tf.files import FileError
 from moto_tf.progress import Progress
 from moto_tf.registry import Registry, resolve
 
@@ -118,32 +119,86 @@ def import_dataset(
 ) -> inspect.Info:
   """Turns files of others into a directory of episodes, going on if it has any.
 
-  Episode i is trajectory i, whatever the number of worker processes.
+  Episode i is trajectory i, whatever the number of worker processes. One that
+  cannot be used, or whose file is a copy of another one, is named and skipped.
 
   Returns:
     The numbers of the whole directory.
 
   Raises:
-    MotoError: the files cannot be read or are of something else.
+    MotoError: the files cannot be read or are of something else, or none of
+      the trajectories can be used. Then nothing is written.
     StoreError: the directory holds something else.
     WorkerError: reading failed in a worker process.
   """
   with contextlib.closing(open_reader(recipe)) as reader:
-    count, facts = len(reader.names), reader.check()
-  settings = recipe.settings()
-  kept, _ = store.open_directory(directory, settings)
-  store.write_record(directory, settings, trajectories=count, **facts)
-  left = [i for i in range(count) if i not in kept]
+    names, facts = list(reader.names), reader.check()
+    skipped = {
+      index: f'{names[index]}: is an identical copy of {path.name}.'
+      for index, path in find_copies(reader.files).items()
+    }
+  target = _Target(directory, recipe.settings(), names, facts)
+  left = [i for i in range(len(names)) if i not in {*target.kept, *skipped}]
   name = recipe.task.partition('_')[2]
   with (
-    Progress(name, count, len(kept)) as progress,
+    Progress(name, len(names), len(target.kept)) as progress,
     contextlib.closing(_read(recipe, left, workers)) as found,
   ):
     for index, episode in found:
-      episodes.save_episode(directory, f'{index:06d}', _complete(episode))
-      kept.add(index)
-      progress.show(len(kept))
+      try:
+        if isinstance(episode, MotoError):
+          raise episode
+        target.add(index, episode)
+      except FileError:
+        raise
+      except MotoError as error:
+        skipped[index] = f'{names[index]}: {error}'
+      progress.show(len(target.kept))
+  for problem in skipped.values():
+    warn(f'skipped, {problem}')
+  if not target.kept:
+    problem = next(iter(skipped.values()), f'{recipe.path}: holds nothing.')
+    raise SourceError(
+      f'None of {len(names)} trajectories can be used. The first: {problem}'
+    )
+  print(
+    f'{len(target.kept)} of {len(names)} trajectories are in {directory}, '
+    f'{len(skipped)} are skipped.'
+  )
   return inspect.inspect(directory)
+
+
+class _Target:
+  """The directory of an import, which the first usable episode makes.
+
+  Attributes:
+    kept: numbers of the episodes in it.
+  """
+
+  def __init__(self, directory, settings, names, facts):
+    self._directory, self._settings = Path(directory), settings
+    self._facts = {'trajectories': len(names), **facts}
+    self._recorded, self.kept = False, set()
+    if not self._directory.exists():
+      return
+    self.kept, _ = store.open_directory(self._directory, settings)
+    before = inspect.read_record(self._directory).get('trajectories')
+    if self.kept and before not in (None, len(names)):
+      raise store.StoreError(
+        f'{directory}: was made of {before} trajectories, and now there are '
+        f'{len(names)}, so their numbers differ. Import into another directory.'
+      )
+
+  def add(self, index, episode):
+    episode = _complete(episode)
+    if not self._recorded:
+      # Nothing is written where the first one proves to be none.
+      episodes.check_episode(episode, f'trajectory {index}')
+      store.open_directory(self._directory, self._settings)
+      store.write_record(self._directory, self._settings, **self._facts)
+      self._recorded = True
+    episodes.save_episode(self._directory, f'{index:06d}', episode)
+    self.kept.add(index)
 
 
 def _open(entry, recipe):
@@ -153,10 +208,29 @@ def _open(entry, recipe):
   return resolve(entry.open)(path, recipe.task, recipe.env, recipe.relabel)
 
 
-def _read(recipe, indices, workers) -> Iterator[tuple[int, dict]]:
-  """Episodes in the order of their numbers, read by worker processes."""
+class _Careful:
+  """A reader in a worker process, which lives on after a bad trajectory."""
+
+  def __init__(self, entry, recipe):
+    self._reader = _open(entry, recipe)
+
+  def read(self, index):
+    try:
+      return self._reader.read(index)
+    except MotoError as error:
+      return error
+
+  def close(self):
+    self._reader.close()
+
+
+def _read(recipe, indices, workers) -> Iterator[tuple[int, dict | MotoError]]:
+  """Episodes in the order of their numbers, read by worker processes.
+
+  Or why there is none.
+  """
   # The entry goes along, because a worker may not know the format.
-  make = functools.partial(_open, FORMATS[recipe.format], recipe)
+  make = functools.partial(_Careful, FORMATS[recipe.format], recipe)
   workers = min(workers, len(indices))
   pool = []
   try:

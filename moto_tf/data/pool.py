@@ -1,6 +1,6 @@
 """Episodes in memory, and windows of records drawn from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,3 +47,36 @@ class Pool:
       position += size
       if position < length:
         index, start = int(rng.integers(len(self.episodes))), 0
+
+
+def why_uncloned(pool: Pool, threshold: float, targets: Sequence[str]) -> str:
+  """Why none of the demonstrations is one to clone, and what to set.
+
+  Args:
+    pool: the demonstrations.
+    threshold, targets: as of `episodes.episode_success`.
+
+  Returns:
+    '' if there are none, or some are.
+  """
+  if not pool.episodes or any(e.success for e in pool.episodes):
+    return ''
+  largest = max(float(e.arrays['reward'].max()) for e in pool.episodes)
+  text = f'none of {len(pool.episodes)} demonstrations counts as a success, '
+  text += 'so none is cloned. '
+  if targets:
+    return f'{text}No step has {", ".join(targets)} in place; see bc_targets.'
+  if threshold > 0:
+    return (
+      f'{text}The largest reward is {largest:g}, below bc_threshold '
+      f'{threshold:g}; lower it.'
+    )
+  text += (
+    'Their flags `success` are missing, as in files of DreamerV2, or off. '
+  )
+  if largest > 0:
+    return (
+      f'{text}Set --bc_threshold to the reward of a success; the largest is '
+      f'{largest:g}.'
+    )
+  return f'{text}No reward is above 0, so store the flags with the episodes.'

@@ -15,7 +15,7 @@ import numpy as np
 
 from moto_tf import files
 from moto_tf.data import episodes as storage
-from moto_tf.data.pool import Episode, Pool
+from moto_tf.data.pool import Episode, Pool, why_uncloned
 from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 
@@ -151,6 +151,11 @@ class Replay:
       'online_transitions': online.transitions,
       'successes': sum(e.success for e in both.episodes),
     }
+
+  @property
+  def uncloned(self) -> str:
+    """Why no offline episode is one to clone, '' if some are."""
+    return why_uncloned(self._contents.offline, *self._cloned)
 
   def records(self, key: str) -> np.ndarray:
     """All records [N, ...] of an observation that are held."""
@@ -325,7 +330,7 @@ class Replay:
       while done < len(paths) and not full:
         chosen, ahead = [], room
         chunk = paths[done : done + CHUNK]
-        lengths = threads.map(_attempt(storage.episode_length), chunk)
+        lengths = threads.map(storage.attempt(storage.episode_length), chunk)
         for path, length in zip(chunk, lengths, strict=True):
           # Up to the first that should not fit, since it may be a broken one.
           if ahead < 0:
@@ -336,7 +341,7 @@ class Replay:
             continue
           chosen.append(path)
           ahead -= length
-        for episode in threads.map(_attempt(self._read), chosen):
+        for episode in threads.map(storage.attempt(self._read), chosen):
           if isinstance(episode, storage.EpisodeError):
             problems.append(episode)
             continue
@@ -377,18 +382,6 @@ class Replay:
     rest = len(self._names) - len(online.episodes)
     parts += [f'{rest:,} online on disk only'] if rest else []
     return f'Replay: {", ".join(parts)}, {size / 2**20:,.0f} MiB.'
-
-
-def _attempt(function):
-  """The function, returning an EpisodeError instead of raising it."""
-
-  def attempt(path):
-    try:
-      return function(path)
-    except storage.EpisodeError as error:
-      return error
-
-  return attempt
 
 
 def _shorten(items):

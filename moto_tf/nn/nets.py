@@ -4,6 +4,12 @@ import numpy as np
 import tensorflow as tf
 
 from moto_tf.nn import dists
+from moto_tf.nn.kernels import (
+  decoder_kernels,
+  encoder_kernels,
+  grow,
+  shrink,
+)
 from moto_tf.nn.layers import Layers, Module, layer_norm
 from moto_tf.nn.tfutils import ACTIVATIONS
 from moto_tf.rules import ConfigError, select_keys
@@ -158,19 +164,20 @@ class Encoder(Module):
     self.size, self.head = 0, None
     if self.cnn_keys:
       size, _, channels = _stack_images(shapes, self.cnn_keys, 'encoder')
+      if shrink(size, config.cnn_kernels) < 1:
+        advice = _advice('encoder', encoder_kernels(size))
+        raise ConfigError(
+          f'encoder.cnn_kernels: images of {shapes[self.cnn_keys[0]]} are '
+          f'too small for {len(config.cnn_kernels)} stride-2 convolutions '
+          f'with kernels {list(config.cnn_kernels)}; use larger images '
+          f'(env.image_size){advice}.'
+        )
       self.conv, self.norm = [], []
       for i, kernel in enumerate(config.cnn_kernels):
         depth = config.cnn_depth * 2**i
         self.conv.append(layers.conv(channels, depth, kernel))
         self.norm.append(layers.norm(depth) if config.norm == 'layer' else None)
         channels, size = depth, (size - kernel) // 2 + 1
-        if size < 1:
-          raise ConfigError(
-            f'encoder.cnn_kernels: images of {shapes[self.cnn_keys[0]]} are '
-            f'too small for {len(config.cnn_kernels)} stride-2 convolutions '
-            f'with kernels {list(config.cnn_kernels)}; use larger images '
-            '(env.image_size) or fewer, smaller kernels.'
-          )
       size = size * size * channels
       if config.cnn_layers:
         self.head = MLP(
@@ -220,6 +227,13 @@ class Decoder(Module):
     if self.cnn_keys:
       size, _, channels = _stack_images(shapes, self.cnn_keys, 'decoder')
       kernels = config.cnn_kernels
+      if (pixels := grow(kernels)) != size:
+        advice = _advice('decoder', decoder_kernels(size))
+        raise ConfigError(
+          f'decoder.cnn_kernels: {list(kernels)} make images of {pixels} '
+          f'pixels, but the environment gives {size}; set env.image_size to '
+          f'{pixels}{advice}.'
+        )
       depths = [
         config.cnn_depth * 2 ** (len(kernels) - 2 - i)
         for i in range(len(kernels) - 1)
@@ -231,18 +245,12 @@ class Decoder(Module):
       units = self.head.size if self.head else inputs
       self.dense = layers.dense(units, 32 * config.cnn_depth)
       self.deconv, self.norm = [], []
-      before, pixels = 32 * config.cnn_depth, 1
+      before = 32 * config.cnn_depth
       for i, (depth, kernel) in enumerate(zip(depths, kernels, strict=True)):
         self.deconv.append(layers.deconv(before, depth, kernel))
         normed = config.norm == 'layer' and i < len(kernels) - 1
         self.norm.append(layers.norm(depth) if normed else None)
-        before, pixels = depth, (pixels - 1) * 2 + kernel
-      if pixels != size:
-        raise ConfigError(
-          f'decoder.cnn_kernels: {list(kernels)} make images of {pixels} '
-          f'pixels, but the environment gives {size}; set env.image_size to '
-          f'{pixels} or choose other kernels ([5, 5, 6, 6] makes 64).'
-        )
+        before = depth
     if self.mlp_keys:
       self.mlp = MLP(
         layers, inputs, config.mlp_layers, None, config.act, config.norm
@@ -273,6 +281,13 @@ class Decoder(Module):
       for key, out in self.out.items():
         outputs[key] = dists.UnitNormal(out(x), 1)
     return outputs
+
+
+def _advice(name, kernels):
+  """The end of a sentence: which kernels would fit."""
+  if not kernels:
+    return ''
+  return f', or --{name}.cnn_kernels {",".join(map(str, kernels))}'
 
 
 def _stack_images(shapes, keys, name):

@@ -4,6 +4,7 @@
 into what moto_tf.results.curves reads in its place.
 """
 
+import collections
 import json
 import math
 import shlex
@@ -97,6 +98,8 @@ def export_all(
 ) -> dict[Path, dict]:
   """Writes <outdir>/<task>/<method>/<seed>.json for every run below indirs.
 
+  The task goes without its suite, unless two suites have one of that name.
+
   Args:
     indirs, tasks, methods: as for `curves.find_runs`.
     outdir: created if missing.
@@ -106,17 +109,21 @@ def export_all(
     What was written, by path.
 
   Raises:
-    ExportError: a file would be overwritten, or two runs are for one file.
-      Then nothing is written.
+    ExportError: a file would be overwritten. Then nothing is written.
     PlotError: no such directory, or no runs.
   """
   exports, kept = {}, []
-  for run in curves.find_runs(indirs, tasks, methods, exported=False):
-    path = Path(outdir) / run.task.split('_', 1)[-1] / run.method
-    path /= f'{run.seed}.json'
-    if path in exports:
-      tasks = f'{exports[path]["task"]} and {run.task}'
-      raise ExportError(f'{path} is for {tasks}; choose one by --tasks.')
+  runs = curves.find_runs(indirs, tasks, methods, exported=False)
+  suites = collections.defaultdict(set)
+  for run in runs:
+    suites[_short(run.task)].add(run.task)
+  for run in runs:
+    name, rest = _short(run.task), Path(run.method) / f'{run.seed}.json'
+    path = Path(outdir) / name / rest
+    # Tasks of two suites may have one name; then the suite tells them apart.
+    known = _task_of(path)
+    if known != run.task and (known or len(suites[name]) > 1):
+      path = Path(outdir) / run.task / rest
     exports[path] = export(run.path)
     reason = path.exists() and _reason_to_keep(path, exports[path])
     if reason and not force:
@@ -140,6 +147,18 @@ def success(content: Mapping) -> tuple[float | None, int]:
   if not found:
     return None, content['curve']['gradient_step'][-1]
   return float(np.mean(found['success'])), found['gradient_step']
+
+
+def _short(task):
+  return task.split('_', 1)[-1]
+
+
+def _task_of(path):
+  """Task of an exported file, None if there is none."""
+  try:
+    return str(read_json(path)['task'])
+  except (LookupError, OSError, TypeError, ValueError):
+    return None
 
 
 def _last_parts(text):

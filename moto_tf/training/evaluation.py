@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import files, images
+from moto_tf import files, images, memory
 from moto_tf.data.episodes import episode_return
 from moto_tf.envs.driver import Driver
 from moto_tf.progress import Progress
@@ -68,6 +68,7 @@ def roll_out(
   Returns:
     As `evaluate`.
   """
+  memory.check_rollouts(config, episodes)
   make_env = make_env or rundir.env_maker(config)
   driver = Driver(make_env, min(count, episodes), config.env_workers)
   bar = Progress('evaluation', episodes)
@@ -127,20 +128,23 @@ def evaluate_run(
 def summarise(rollouts: list[dict], seeds: list[int]) -> dict:
   """Success and return with 95% intervals, and every episode's numbers.
 
-  Success: Wilson score interval. Return: normal interval of the mean.
+  Success: Wilson score interval. Return: normal interval of the mean, cut at 0
+  where no reward is negative.
   """
   rows = [episode_metrics(e) for e in rollouts]
   columns = {k: np.array([row[k] for row in rows]) for k in rows[0]}
   returns = columns['return']
   count = len(rollouts)
   half = 1.96 * returns.std(ddof=1) / np.sqrt(count) if count > 1 else 0.0
+  # Where no reward is negative, as in Meta-World and the kitchen, no return is.
+  least = 0.0 if all((e['reward'] >= 0).all() for e in rollouts) else -np.inf
   low, high = wilson(int(columns['success'].sum()), count)
   return {
     'episodes': count,
     **{k: float(v.mean()) for k, v in columns.items()},
     'success_low': low,
     'success_high': high,
-    'return_low': float(returns.mean() - half),
+    'return_low': float(max(least, returns.mean() - half)),
     'return_high': float(returns.mean() + half),
     'rollouts': [
       {'seed': s, **row} for s, row in zip(seeds, rows, strict=True)

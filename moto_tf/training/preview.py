@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moto_tf import memory
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config
 from moto_tf.data import episodes as episode_files
@@ -37,6 +38,7 @@ def preview(config: Config) -> str:
   Raises:
     MotoError: what the run itself would end with.
   """
+  memory.check(config)
   logdir = config.path('logdir')
   offline = rundir.find_offline(config)
   checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from moto_tf import rules
+from moto_tf import memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, without_effect
 from moto_tf.data.inspect import differences, read_record
@@ -73,6 +73,7 @@ class Session:
     self._checkpoints = Checkpoints(
       self.logdir / 'checkpoints', config.checkpoint_keep
     )
+    memory.check(config)
     with contextlib.ExitStack() as stack:
       offline = rundir.find_offline(config)  # First: a frequent mistake.
       loaded = self._checkpoints.load()
@@ -227,7 +228,7 @@ def open_replay(
     other = differences(recorded, {'task': config.task, 'env': env})
     if other:
       warn(f'in {offline}, {", ".join(other)}.')
-  return Replay(
+  replay = Replay(
     offline,
     online,
     {k: driver.obs_space[k] for k in agent.obs_keys},
@@ -238,6 +239,10 @@ def open_replay(
     bc_targets=_target_keys(config, driver.obs_space),
     keep=keep,
   )
+  clones = not without_effect(config.method, 'bc_threshold')
+  if clones and offline != config.path('heldout_data') and replay.uncloned:
+    warn(f'in {offline}, {replay.uncloned}')
+  return replay
 
 
 def _target_keys(config, obs_space):

@@ -3,6 +3,7 @@
 Images are made from stored positions by the code that makes live ones.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +31,26 @@ class Playback(Reader):
     self._env, self._relabel = env, relabel
     self._painters = None
     self.names = source.names
+    self.files = getattr(source, 'files', ())
 
   def check(self) -> dict:
     """Compares stored rewards with those of the task.
 
     Raises:
       SourceError: the rewards are those of another task, or of none; or images
-        are stored and live ones would look different.
+        are stored and live ones would look different; or no trajectory can be
+        used.
     """
-    if self._source.read(0).qpos is None and self._env.image:
+    found = list(self._usable())
+    if found[0].qpos is None and self._env.image:
       self._check_rendering()
-    shares = agreement(self._source)
+    shares = agreement(found)
     self._check_rewards(shares)
     return {'equal_rewards': shares}
 
   def read(self, index: int) -> dict[str, np.ndarray]:
     """Episode of a trajectory, arrays [T + 1, ...]."""
-    stored = self._source.read(index)
+    stored = self._read(index)
     where = placed(stored, self._targets)
     episode = self._observations(stored, where)
     records = len(stored.action) + 1
@@ -72,6 +76,34 @@ class Playback(Reader):
     for painter in (self._painters or {}).values():
       painter.close()
     self._painters = None
+
+  def _usable(self):
+    """Trajectories, without those that the import will name and skip."""
+    problem, count = None, 0
+    for index in range(len(self.names)):
+      try:
+        trajectory = self._read(index)
+      except SourceError as error:
+        problem = problem or error
+        continue
+      count += 1
+      yield trajectory
+    if not count:
+      raise problem or SourceError(f'{self._path}: holds no trajectory.')
+
+  def _read(self, index):
+    """A trajectory whose rewards are stored or can be computed."""
+    stored = self._source.read(index)
+    if stored.reward is None and placed(stored, self._targets) is None:
+      found = sorted(stored.rewards or ())
+      missing = sorted({*self._targets} - {*found})
+      raise SourceError(
+        f'{self._path}, {self.names[index]}: has no rewards for '
+        f'{", ".join(missing)}, only for {", ".join(found) or "nothing"}; '
+        f'{self._task} needs those of {", ".join(self._targets)}. Rename what '
+        'the file calls otherwise.'
+      )
+    return stored
 
   def _observations(self, stored, where):
     found = {}
@@ -142,14 +174,13 @@ def placed(
   return None
 
 
-def agreement(source) -> dict[str, float]:
+def agreement(trajectories: Iterable) -> dict[str, float]:
   """Share of stored rewards that equal those of each task.
 
   Empty where nothing is stored that could be compared.
   """
   equal, count = dict.fromkeys(TASKS, 0), 0
-  for index in range(len(source.names)):
-    trajectory = source.read(index)
+  for trajectory in trajectories:
     if trajectory.reward is None:
       continue
     known = np.isfinite(trajectory.reward)

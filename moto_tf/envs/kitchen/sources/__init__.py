@@ -1,8 +1,8 @@
 """Public data of the kitchen: how the files of others are read.
 
 Each module reads one format. Its Source(path) opens a file or folder, has
-`names` of its trajectories, and `read(index)` returns a Trajectory. Reading
-needs h5py and numpy only, and no pickle.
+`names` of its trajectories, `files` where each has its own, and `read(index)`
+returns a Trajectory. Reading needs h5py and numpy only, and no pickle.
 """
 
 import dataclasses

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from moto_tf.data import formats
+from moto_tf.data.hdf5 import read_array
 from moto_tf.envs.kitchen import sources
 from moto_tf.envs.kitchen.formats import FORMATS
 
@@ -32,21 +33,26 @@ class Source:
     self.path = formats.find_file(path, '*.hdf5', WHERE)
     with formats.reading(self.path, WHERE), h5py.File(self.path) as file:
       keys = ('observations', 'actions', 'rewards', 'terminals')
-      columns = {key: file[key][()] for key in keys}
-      timeouts = file['timeouts'][()] if 'timeouts' in file else None
+      columns = {key: read_array(file, key) for key in keys}
+      timed = 'timeouts' in list(file)
+      timeouts = read_array(file, 'timeouts') if timed else None
     label = lambda key: f'{self.path}: {key}'
-    observations = formats.check_array(
-      label('observations'), columns['observations'], (None, 60)
-    )
-    rows = len(observations)
-    shapes = {'actions': (rows, 9), 'rewards': (rows,), 'terminals': (rows,)}
+    rows = len(columns['observations']) if columns['observations'].ndim else 0
+    shapes = {
+      'observations': (None, 60),
+      'actions': (rows, 9),
+      'rewards': (rows,),
+      'terminals': (rows,),
+    }
+    # One bad number spoils its episode only, so `read` looks for them.
     columns = {
-      key: formats.check_array(label(key), columns[key], shape)
+      key: formats.check_array(
+        label(key), columns[key], shape, finite=key == 'terminals'
+      )
       for key, shape in shapes.items()
     }
-    self._qpos = observations[:, : sources.QPOS]
-    self._action = sources.check_actions(label('actions'), columns['actions'])
-    self._reward = columns['rewards']
+    self._qpos = columns['observations'][:, : sources.QPOS]
+    self._action, self._reward = columns['actions'], columns['rewards']
     ends = columns['terminals'] > 0
     if timeouts is not None:
       ends |= formats.check_array(label('timeouts'), timeouts, (rows,)) > 0
@@ -64,8 +70,13 @@ class Source:
   def read(self, index: int) -> sources.Trajectory:
     """Positions and rewards of an episode."""
     rows = self._slices[index]
+    label = f'{self.path}: from row {rows.start}, '
+    finite = lambda key, array: formats.check_array(
+      label + key, array, array.shape
+    )
+    action = finite('actions', self._action[rows][:-1])
     return sources.Trajectory(
-      action=self._action[rows][:-1],
-      qpos=self._qpos[rows],
-      reward=self._reward[rows],
+      action=sources.check_actions(f'{label}actions', action),
+      qpos=finite('observations', self._qpos[rows]),
+      reward=finite('rewards', self._reward[rows]),
     )

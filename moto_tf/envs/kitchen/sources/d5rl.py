@@ -11,6 +11,7 @@ import pathlib
 
 import numpy as np
 
+from moto_tf.bounded import open_npz
 from moto_tf.data import formats
 from moto_tf.envs.kitchen import sources
 from moto_tf.envs.kitchen.formats import FORMATS
@@ -25,12 +26,12 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Lists the files below a folder."""
-    self.paths = formats.find_files(path, '*.npz', WHERE)
-    self.names = formats.short_names(path, self.paths)
+    self.files = formats.find_files(path, '*.npz', WHERE)
+    self.names = formats.short_names(path, self.files)
 
   def read(self, index: int) -> sources.Trajectory:
     """Rewards of an episode; its images are read when they are asked for."""
-    path = self.paths[index]
+    path = self.files[index]
     arrays = _load(path, lambda key: key in ('action', 'reward') or _named(key))
     label = lambda key: f'{path}: {key!r}'
     if 'action' not in arrays:
@@ -68,20 +69,20 @@ def _named(key):
 
 
 def _load(path, wanted):
-  with formats.reading(path, WHERE), np.load(path, allow_pickle=False) as file:
-    return {key: file[key] for key in file.files if wanted(key)}
+  with formats.reading(path, WHERE), open_npz(path) as file:
+    return {key: file.read(key) for key in file.names if wanted(key)}
 
 
 def _images(path, records, size):
   """The first images of the wanted size."""
-  arrays = _load(path, lambda key: key in IMAGES)
   found = []
-  for key in IMAGES:
-    if key in arrays:
-      image = arrays[key]
-      if image.shape == (records, size, size, 3) and image.dtype == np.uint8:
-        return image
-      found.append(f'{key} {image.dtype} {image.shape}')
+  with formats.reading(path, WHERE), open_npz(path) as file:
+    for key in IMAGES:
+      if key in file.names:
+        shape, dtype = file.header(key)
+        if shape == (records, size, size, 3) and dtype == np.uint8:
+          return file.read(key)
+        found.append(f'{key} {dtype} {shape}')
   raise formats.SourceError(
     f'{path}: has no images uint8 ({records}, {size}, {size}, 3); there are: '
     f'{", ".join(found) or "none"}. Set --env.image_size to one of these.'

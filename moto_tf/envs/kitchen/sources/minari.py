@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from moto_tf.data import formats
+from moto_tf.data.hdf5 import read_array
 from moto_tf.envs.kitchen import sources
 from moto_tf.envs.kitchen.formats import FORMATS
 
@@ -40,10 +41,9 @@ class Source:
     """Positions, state and rewards of an episode."""
     name = self.names[index]
     with formats.reading(self.path, WHERE), h5py.File(self.path) as file:
-      group = file[name]
-      action = group['actions'][()]
-      reward = group['rewards'][()]
-      state = group['observations']['observation'][()]
+      action = read_array(file, f'{name}/actions')
+      reward = read_array(file, f'{name}/rewards')
+      state = read_array(file, f'{name}/observations/observation')
     label = f'{self.path}: {name}/'
     action = formats.check_array(
       f'{label}actions', action, (None, sources.ACTIONS)

@@ -32,12 +32,12 @@ class Source:
 
   def __init__(self, path: pathlib.Path):
     """Lists the logs below a folder."""
-    self.paths = formats.find_files(path, '*.mjl', WHERE)
-    self.names = formats.short_names(path, self.paths)
+    self.files = formats.find_files(path, '*.mjl', WHERE)
+    self.names = formats.short_names(path, self.files)
 
   def read(self, index: int) -> sources.Trajectory:
     """Positions and state of a log, one record per step of the kitchen."""
-    path = self.paths[index]
+    path = self.files[index]
     records = _read(path)
     skip = _records_per_step(path, records[:, 0])
     records = records[::skip]

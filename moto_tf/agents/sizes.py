@@ -1,0 +1,95 @@
+"""How much memory agents need, from the settings alone, without TensorFlow.
+
+These are estimates from below: sizes of vector observations and of actions are
+known to the environment only, and libraries need more than the numbers.
+"""
+
+import re
+
+NUMBER = 4  # Bytes of a float32.
+# A trained weight, its gradient, and the two means of Adam.
+COPIES = 4
+
+
+def weights(config) -> int:
+  """Bytes of all weights, with what training holds beside each of them."""
+  rssm, stoch, feat = _latent(config)
+  embed, encoder, _ = _encoder(config)
+  trained = encoder + _decoder(config, feat)[0]
+  trained += stoch * rssm.hidden
+  trained += (rssm.hidden + rssm.deter) * 3 * rssm.deter
+  trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * stoch
+  trained += rssm.ensemble * rssm.hidden * (rssm.deter + stoch)
+  heads = (config.reward_head, config.discount_head, config.actor)
+  trained += sum(_dense([feat, *head.layers]) for head in heads)
+  critic = _dense([feat, *config.critic.layers])
+  # A critic at least, and its target, which is not trained itself.
+  return NUMBER * (COPIES * (trained + critic) + critic)
+
+
+def gradient_step(config) -> int:
+  """Bytes of a batch and of what its gradient needs."""
+  rssm, stoch, feat = _latent(config)
+  embed, _, encoder = _encoder(config)
+  decoder = _decoder(config, feat)[1]
+  records = config.replay.batch * config.replay.length
+  image = image_bytes(config.env)
+  states = 3 * rssm.deter + 2 * rssm.hidden + 3 * stoch
+  step = 2 * image + encoder + decoder + embed + states
+  starts = config.moto.start_states or records
+  imagined = starts * config.horizon * (states + rssm.ensemble * stoch)
+  batches = records * image * (1 + config.replay.prefetch)
+  return batches + NUMBER * (records * step + imagined)
+
+
+def image_bytes(env) -> int:
+  """Bytes of the images of one record; `env` is that part of a Config."""
+  return 3 * (env.image_size**2 + env.extra_size**2) if env.image else 0
+
+
+def _latent(config):
+  rssm = config.rssm
+  stoch = rssm.stoch * rssm.discrete
+  return rssm, stoch, rssm.deter + stoch
+
+
+def _encoder(config):
+  """Size of the embedding, number of weights, numbers between the layers."""
+  part, size, depth = config.encoder, config.env.image_size, 3
+  embed, count, inner = 0, 0, 0
+  if config.env.image and re.fullmatch(part.cnn_keys, 'image'):
+    for i, kernel in enumerate(part.cnn_kernels):
+      size, before, depth = (size - kernel) // 2 + 1, depth, part.cnn_depth << i
+      if size < 1:
+        break  # Refused by the encoder, which knows the image.
+      count += kernel**2 * before * depth
+      inner += size**2 * depth
+    embed = max(size, 0) ** 2 * depth
+    count += _dense([embed, *part.cnn_layers])
+    embed = part.cnn_layers[-1] if part.cnn_layers else embed
+  if part.mlp_keys != '$^':
+    count += _dense(part.mlp_layers)
+    embed += part.mlp_layers[-1]
+  return embed, count, inner
+
+
+def _decoder(config, feat):
+  """Number of weights, numbers between the layers."""
+  part, size = config.decoder, 1
+  count, inner = 0, 0
+  if config.env.image and re.fullmatch(part.cnn_keys, 'image'):
+    depth = 32 * part.cnn_depth
+    count += _dense([feat, *part.cnn_layers, depth])
+    for i, kernel in enumerate(part.cnn_kernels):
+      last = len(part.cnn_kernels) - 1 - i
+      after = part.cnn_depth << (last - 1) if last else 3
+      size, count = (size - 1) * 2 + kernel, count + kernel**2 * depth * after
+      inner, depth = inner + size**2 * after, after
+  if part.mlp_keys != '$^':
+    count += _dense([feat, *part.mlp_layers])
+  return count, inner
+
+
+def _dense(sizes):
+  """Weights between layers of these sizes."""
+  return sum(a * b for a, b in zip(sizes, sizes[1:]))
