@@ -9,12 +9,15 @@ them, and what is nested is followed to a depth. All functions raise ValueError
 import contextlib
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from moto_tf.rules import cut
 
 # Bytes that may come of fewer, and beyond them how many of each one. Images
 # shrink by 2 to 20, black ones by 1,000, but they are not this large.
@@ -98,7 +101,7 @@ class Npz:
     claimed = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed != info.file_size - start:
       raise ValueError(
-        f'{name!r} claims the shape {shape} of {dtype}, which is not the '
+        f'{name!r} claims the shape {cut(str(shape))} of {dtype}, not the '
         f'{info.file_size - start:,} bytes behind its header'
       )
     return stream, shape, dtype, fortran
@@ -139,7 +142,9 @@ def _read_header(stream, name):
     raise  # Another thread was in the parser; see moto_tf.data.episodes.
   except Exception as error:
     # Python's own parser reads it, and may fail in any way.
-    raise ValueError(f'{name!r} has an unreadable header: {error}') from None
+    raise ValueError(
+      f'{name!r} has an unreadable header: {cut(str(error))}'
+    ) from None
   if found[2].kind not in 'biufc':
     raise ValueError(
       f'{name!r} has dtype {found[2]}, expected numbers; pickles are not loaded'
@@ -168,6 +173,15 @@ def parse_json(text: str) -> Any:
     # Half of a pair of surrogates cannot be printed.
     json.dumps(value, ensure_ascii=False).encode()
   return value
+
+
+def check_brackets(text: str) -> None:
+  """Refuses a text with more open brackets at a time than make sense."""
+  depth = 0
+  for found in re.finditer(r'[\[{\]}]', text):
+    depth = max(0, depth + (1 if found[0] in '[{' else -1))
+    if depth > DEPTH:
+      raise ValueError(f'it is nested deeper than {DEPTH} levels')
 
 
 def check_nesting(value: Any, items: int | None = None) -> None:

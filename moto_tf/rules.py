@@ -137,9 +137,10 @@ def brief(value: Any) -> str:
     return 'a number of thousands of digits'
 
 
-def cut(text: str) -> str:
-  """The beginning of a text that is too long for a message."""
-  return text if len(text) <= 120 else f'{text[:100]}...'
+def cut(text: str, most: int = 120) -> str:
+  """A text of others for a message: one line, and its beginning if it is long."""
+  text = ' '.join(text.split())
+  return text if len(text) <= most else f'{text[: most - 20]}...'
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

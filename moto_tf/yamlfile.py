@@ -8,11 +8,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from moto_tf import rules
-from moto_tf.bounded import check_nesting
+from moto_tf.bounded import check_brackets, check_nesting
 from moto_tf.rules import ConfigError
 
 # Of a file of settings: its bytes, and its values with aliases written out.
-SIZE, VALUES = 2**20, 10_000
+SIZE, VALUES = 2**17, 10_000
 
 
 def read(path: Path) -> tuple[Mapping[str, Any], list[str]]:
@@ -23,6 +23,7 @@ def read(path: Path) -> tuple[Mapping[str, Any], list[str]]:
     if len(data) > SIZE:
       raise ValueError(f'it has more than {SIZE:,} bytes')
     text = data.decode()
+    check_brackets(text)  # The parser takes minutes for many.
     data = YAML().load(text)
     # Values that aliases stand for many times would be copied as often.
     check_nesting(data, VALUES)

@@ -7,6 +7,29 @@ os.environ.setdefault('MUJOCO_GL', 'egl')
 
 import pytest  # noqa: E402
 
+TALLY = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    '--fuzz', type=int, default=40, help='examples of each fuzzing test'
+  )
+
+
+@pytest.fixture
+def tally(request):
+  """Counts of outcomes by kind, which are shown at the end."""
+  return request.config.stash.setdefault(TALLY, {})
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  for kind, counts in config.stash.get(TALLY, {}).items():
+    text = ', '.join(
+      f'{counts[name]} {name}'
+      for name in ('clear', 'valid', 'unclear', 'traceback', 'accepted')
+    )
+    terminalreporter.write_line(f'{kind}: {counts.total()} tried, {text}')
+
 
 @pytest.fixture(scope='module')
 def agent():

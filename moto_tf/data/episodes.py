@@ -22,6 +22,7 @@ import numpy as np
 from moto_tf import files
 from moto_tf.bounded import Npz, open_npz
 from moto_tf.errors import MotoError
+from moto_tf.rules import cut
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 RESERVED = ('action', 'reward', 'discount', *FLAGS)
@@ -265,7 +266,7 @@ def _opened(path):
     if isinstance(error, FileNotFoundError):
       raise EpisodeError(f'{path}: there is no such file.') from error
     raise EpisodeError(
-      f'{path}: unreadable, damaged or cut short: {error}.'
+      f'{path}: unreadable, damaged or cut short: {cut(str(error), 300)}.'
     ) from error
 
 

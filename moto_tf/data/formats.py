@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf.errors import MotoError
+from moto_tf.rules import cut
 
 
 class SourceError(MotoError, ValueError):
@@ -161,7 +162,7 @@ def reading(path: Path, where: str = '') -> Iterator[None]:
   except Exception as error:
     # h5py and zipfile raise half a dozen types for damaged files.
     raise SourceError(
-      f'{path}: unreadable, damaged or cut short ({error}). {where}'
+      f'{path}: unreadable, damaged or cut short ({cut(str(error))}). {where}'
     ) from error
 
 

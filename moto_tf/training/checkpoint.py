@@ -12,6 +12,7 @@ import numpy as np
 from moto_tf import files
 from moto_tf.bounded import open_npz, parse_json
 from moto_tf.errors import MotoError, warn
+from moto_tf.rules import cut
 
 META = 'meta'
 
@@ -207,5 +208,7 @@ def _read(path):
   except MemoryError:
     raise
   except Exception as error:  # A damaged file can fail anywhere in a parser.
-    raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
+    raise _Damaged(
+      f'Checkpoint {path} is damaged ({cut(str(error), 300)}).'
+    ) from error
   return entries, meta
