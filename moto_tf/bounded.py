@@ -62,6 +62,14 @@ class Npz:
     _, shape, dtype, _ = self._open[name]
     return shape, dtype
 
+  def check_names(self) -> None:
+    """Refuses a directory of the archive that calls an array otherwise.
+
+    An array that is not asked for could be missed without a word.
+    """
+    for info in self._archive.infolist():
+      self._archive.open(info).close()
+
   def read(self, name: str) -> np.ndarray:
     """The array. Each can be read once."""
     self.header(name)

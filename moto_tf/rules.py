@@ -138,7 +138,7 @@ def brief(value: Any) -> str:
 
 
 def cut(text: str, most: int = 120) -> str:
-  """A text of others for a message: one line, and its beginning if it is long."""
+  """A text of others for a message: one line, or its beginning."""
   text = ' '.join(text.split())
   return text if len(text) <= most else f'{text[: most - 20]}...'
 

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 DIGITS = '9' * 5000
+SIZE = 18 * 2**24  # Just beyond what is too large.
 
 
 def header(shape, dtype='<f4', version=1, text=None):
@@ -116,8 +117,8 @@ def archives(good, key):
     'dates': lambda path: write(
       path, {**good, key: np.zeros(count, 'datetime64[s]')}
     ),
-    'unfolds to 272 MiB': lambda path: bomb(
-      path, good, key, header((17 * 2**22,)), 17 * 2**24
+    'unfolds to 288 MiB': lambda path: bomb(
+      path, good, key, header((SIZE // 4,)), SIZE
     ),
     'unknown compression': lambda path: patch(
       path, last, 10, struct.pack('<H', 99)
@@ -170,11 +171,7 @@ def episodes(good):
     'more images': changed(image=np.zeros((count + 1, 8, 8, 3), np.uint8)),
     'large images': changed(image=np.zeros((count, 9, 9, 3), np.uint8)),
     'images without end': lambda path: bomb(
-      path,
-      good,
-      'image',
-      header((17 * 2**24 // 192, 8, 8, 3), '|u1'),
-      17 * 2**24,
+      path, good, 'image', header((SIZE // 192, 8, 8, 3), '|u1'), SIZE
     ),
     'one record': lambda path: write(
       path, {k: np.asarray(v)[:1] for k, v in good.items()}

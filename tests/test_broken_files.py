@@ -143,10 +143,6 @@ def test_checkpoints(tmp_path, tally, capsys):
     good = loaded[2] == before and path.name in text
     good = good and time.process_time() - begin < SECONDS
     found[name] = 'clear' if good else f'accepted: {text}'
-  # A header that is true of a smaller array is no lie in an archive alone; the
-  # agent knows the shapes.
-  for name in ('claims no records', 'claims fewer records', 'dates'):
-    found = {k: v for k, v in found.items() if name not in k or v == 'clear'}
   settle(found, tally, 'checkpoints')
 
 

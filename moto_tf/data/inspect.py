@@ -72,7 +72,8 @@ def read_record(directory: pathlib.Path) -> dict:
     raise episodes.EpisodeError(f'Cannot read {path}: {error}.') from error
   except ValueError as error:
     raise episodes.EpisodeError(
-      f'{path}: no valid JSON ({rules.cut(str(error))}); restore it or remove it.'
+      f'{path}: no valid JSON ({rules.cut(str(error))}); restore it or remove '
+      'it.'
     ) from error
   if not isinstance(record, dict):
     raise episodes.EpisodeError(f'{path}: expected a JSON object.')

@@ -1,5 +1,6 @@
 """Imports of public kitchen data, from files of their exact layouts."""
 
+import dataclasses
 import json
 
 import h5py
@@ -20,6 +21,7 @@ from moto_tf.envs.kitchen.playback import Playback
 from moto_tf.envs.kitchen.sources import Trajectory, d4rl, d5rl, minari, rpl
 
 ENV = moto_tf.make_config('kitchen').env
+NO_IMAGE = moto_tf.make_config('kitchen', {'env.image': False}).env
 SHADOWS = moto_tf.make_config('kitchen', **{'env.fast_render': False}).env
 
 
@@ -241,9 +243,10 @@ def broken(kind, live, tmp_path):
   if kind == 'minari':
     path = write_minari(tmp_path / 'a', live) / 'data' / 'main_data.hdf5'
     with h5py.File(path, 'a') as file:
-      del file['episode_1/actions']
-      file['episode_1/actions'] = np.zeros((9, 4))
-    return path, r'episode_1/actions has shape \(9, 4\)'
+      for i in (0, 1):
+        del file[f'episode_{i}/actions']
+        file[f'episode_{i}/actions'] = np.zeros((9, 4))
+    return path, r'episode_0/actions has shape \(9, 4\)'
   if kind == 'd4rl':
     path = write_d4rl(tmp_path / 'a.hdf5', live, actions=np.ones((20, 4)))
     return path, r'actions has shape \(20, 4\).*expected numbers of shape \(20'
@@ -275,6 +278,98 @@ def test_files_that_are_something_else(live, tmp_path, kind):
     with pytest.raises(SourceError, match='there is no.*Get '):
       importers.import_dataset(recipe(kind, absent), out)
   assert not out.exists()
+
+
+def spoil(kind, live, tmp_path):
+  """Four trajectories, of which the second is bad; what is said of it."""
+  episodes = [live[0], live[1], live[0], live[1]]
+  if kind == 'd4rl':
+    action = np.zeros((40, 9), np.float32)
+    action[13] = np.nan
+    path = write_d4rl(tmp_path / 'a.hdf5', episodes, actions=action)
+    return path, 'from row 10, actions is not finite at 3'
+  if kind == 'minari':
+    path = write_minari(tmp_path / 'a', episodes)
+    with h5py.File(path / 'data' / 'main_data.hdf5', 'a') as file:
+      file['episode_1/rewards'][2] = np.inf
+    return path, 'episode_1/rewards is not finite at 2'
+  folder, suffix = tmp_path / 'a', {'rpl': 'mjl', 'd5rl': 'npz'}[kind]
+  make = {'rpl': write_mjl, 'd5rl': write_d5rl}[kind]
+  for index, episode in enumerate(episodes):
+    # Unlike each other, so that none is a copy.
+    episode = {**episode, 'action': episode['action'] * (1 - 0.01 * index)}
+    make(folder / f'{index}.{suffix}', episode)
+  path = folder / f'1.{suffix}'
+  path.write_bytes(path.read_bytes()[:-100])
+  return folder, f'1.{suffix}: '
+
+
+@pytest.mark.parametrize('kind', FORMATS)
+def test_one_bad_trajectory_is_named_and_skipped(live, tmp_path, kind, capsys):
+  path, message = spoil(kind, live, tmp_path)
+  out = tmp_path / 'out'
+  made = recipe(kind, path)
+  made = dataclasses.replace(made, env=NO_IMAGE)
+  importers.import_dataset(made, out, 2)
+  text = capsys.readouterr()
+  assert text.err.count('skipped, ') == 1 and message in text.err
+  assert f'3 of 4 trajectories are in {out}, 1 are skipped.' in text.out
+  names = [x.name[:6] for x in episodes.find_episodes(out)]
+  assert names == ['000000', '000002', '000003']
+  # Mended, the same command adds it.
+  if kind == 'd5rl':
+    write_d5rl(path / '1.npz', live[1])
+    importers.import_dataset(made, out)
+    assert len(episodes.find_episodes(out)) == 4
+    write_d5rl(path / '4.npz', live[1])
+    with pytest.raises(store.StoreError, match='made of 4 .* now there are 5'):
+      importers.import_dataset(made, out)
+
+
+def test_copies_and_what_is_no_data(live, tmp_path, capsys):
+  """As in the public archive, unpacked on a Mac."""
+  folder = tmp_path / 'a'
+  write_mjl(folder / 'one' / 'log.mjl', live[0])
+  write_mjl(folder / 'two' / 'other.mjl', live[1])
+  (folder / 'two' / 'misplaced.mjl').mkdir()
+  data = (folder / 'one' / 'log.mjl').read_bytes()
+  for name in ('one/log (1).mjl', 'two/one/log.mjl'):
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+  for name in ('one/._log.mjl', '__MACOSX/one/._log.mjl', '.hidden/log.mjl'):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b'no data')
+  made = importers.Import('rpl', folder, 'kitchen_mixed', NO_IMAGE)
+  importers.import_dataset(made, tmp_path / 'out')
+  text = capsys.readouterr()
+  assert '2 of 4 trajectories are in' in text.out
+  for name in ('one/log (1).mjl', 'two/one/log.mjl'):
+    assert f'{name}: is an identical copy of log.mjl' in text.err
+  for ours, theirs in zip(load(tmp_path / 'out'), live, strict=True):
+    np.testing.assert_array_equal(ours['reward'], theirs['reward'])
+
+
+def test_rewards_by_other_names_are_refused_at_once(live, tmp_path):
+  """`switch` and `slide`, as others call light switch and slide cabinet."""
+  rewards = {f'reward {name}': None for name in kitchen.GOALS}
+  short = ('microwave', 'kettle', 'switch', 'slide')
+  rewards |= {f'reward {name}': np.zeros(10, np.float32) for name in short}
+  write_d5rl(tmp_path / 'a' / '0.npz', live[0], **rewards)
+  with pytest.raises(SourceError) as error:
+    importers.import_dataset(recipe('d5rl', tmp_path / 'a'), tmp_path / 'out')
+  for part in ('0.npz', 'for light switch, slide cabinet, only', 'switch'):
+    assert part in str(error.value)
+  assert not (tmp_path / 'out').exists()
+
+
+def test_minari_of_another_environment(live, tmp_path):
+  path = write_minari(tmp_path / 'a', live) / 'data' / 'main_data.hdf5'
+  with h5py.File(path, 'a') as file:
+    for i in (0, 1):
+      del file[f'episode_{i}/observations']
+      file[f'episode_{i}/observations'] = np.zeros((10, 17))
+  with pytest.raises(SourceError, match='an array of shape .10, 17., expected'):
+    importers.import_dataset(recipe('minari', path), tmp_path / 'out')
 
 
 def test_what_formats_hold_must_be_right(live, tmp_path):
