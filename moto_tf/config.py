@@ -263,7 +263,7 @@ def flatten(values: Mapping[str, Any]) -> dict[str, Any]:
   """Turns nested maps into one with dotted keys."""
   flat = {}
   for key, value in values.items():
-    if not isinstance(key, str):
+    if not isinstance(key, str) or not key.isprintable():
       raise ConfigError(f'key {key!r} is not a name; write it in quotes.')
     nested = isinstance(value, Mapping)
     inner = flatten(value) if nested else {'': value}

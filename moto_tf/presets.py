@@ -92,7 +92,7 @@ class Configs:
       content = yamlfile.read(Path(name).expanduser())[0]
       try:
         values = upgrade(flatten(content))
-        if 'method' in values:
+        if isinstance(values.get('method'), str):
           # Before its settings turn out to be unknown.
           require_method(values['method'], values.get('plugins'))
         return Part('file', name, values)

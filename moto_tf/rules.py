@@ -213,11 +213,11 @@ RULES = {
   r'.+\.(mlp|cnn)_keys': (_is_regex, 'a regular expression'),
   r'.+\.(layers|mlp_layers|cnn_kernels)': (
     lambda x: 0 < len(x) <= LAYERS and min(x) > 0,
-    f'1 to {LAYERS} whole numbers above 0',
+    f'one or more whole numbers above 0, {LAYERS} at most',
   ),
   r'.+\.cnn_layers': (
     lambda x: len(x) <= LAYERS and all(units > 0 for units in x),
-    f'at most {LAYERS} whole numbers above 0, or none',
+    f'whole numbers above 0, {LAYERS} at most, or none',
   ),
   'seed': between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),

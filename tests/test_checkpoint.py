@@ -191,6 +191,8 @@ def test_load_of_a_path(tmp_path):
   first = checkpoints.save(1, ARRAYS, {'step': 1})
   second = checkpoints.save(2, ARRAYS, {'step': 2})
   assert checkpoints.load(first)[1:] == ({'step': 1}, first)
+  # By its name alone, as it is listed.
+  assert checkpoints.load(first.name)[1:] == ({'step': 1}, first)
   with pytest.raises(CheckpointError, match=r'ckpt-9.*ckpt-00000002\.npz, '):
     checkpoints.load(tmp_path / 'ckpt-9.npz')
   _damage(second)

@@ -158,7 +158,11 @@ def test_a_changed_pixel_is_noticed(tmp_path):
   'change, message',
   [
     ({'reward': None}, "'reward' is missing, found action, image"),
-    ({'action': None}, "'action' is missing"),
+    ({'action': None}, "'action' is missing, found image"),
+    (
+      {'image': None, 'pixels': np.zeros(7)},
+      "'image' is missing, found .* pixels, reward",
+    ),
     ({'image': None}, "'image' is missing"),
     ({'reward': np.zeros(5)}, r"'\w+' has shape .*leading length of 5"),
     ({'reward': np.zeros((7, 1))}, 'expected \\(records,\\)'),

@@ -1,5 +1,7 @@
 """Networks against naive loops, and the sizes of the paper."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -416,6 +418,29 @@ def test_decoder_of_another_size_is_an_error():
   config = tiny_config(decoder__cnn_kernels=[5, 6])
   with pytest.raises(ConfigError, match='14 pixels.*gives 16'):
     nets.Decoder(Layers(0), 7, SHAPES, config.decoder)
+
+
+@pytest.mark.parametrize('size', [8, 16, 32, 48, 64, 84, 96, 100, 128, 224])
+def test_kernels_that_fit_are_named(size):
+  """And fit: other sizes than 64 are no dead end."""
+  shapes = {'image': (size, size, 3)}
+  config = tiny_config(decoder__cnn_kernels=[3], encoder__cnn_kernels=[999])
+  kernels = {}
+  for name, make in (
+    ('encoder', lambda x: nets.Encoder(Layers(0), shapes, x)),
+    ('decoder', lambda x: nets.Decoder(Layers(0), 7, shapes, x)),
+  ):
+    with pytest.raises(ConfigError) as error:
+      make(config[name])
+    found = re.search(rf'--{name}.cnn_kernels ([\d,]+)', str(error.value))
+    kernels[f'{name}.cnn_kernels'] = found[1]
+  config = config.update(kernels)
+  encoded = nets.Encoder(Layers(0), shapes, config.encoder)(
+    {'image': tf.zeros([2, size, size, 3])}
+  )
+  assert encoded.shape[0] == 2
+  decoded = nets.Decoder(Layers(0), 7, shapes, config.decoder)(tf.zeros([2, 7]))
+  assert decoded['image'].mean().shape == (2, size, size, 3)
 
 
 @pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])

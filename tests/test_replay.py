@@ -3,10 +3,12 @@
 import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 from pathlib import Path
 
@@ -16,10 +18,13 @@ import pytest
 
 from moto_tf import progress
 from moto_tf.data import episodes as files
+from moto_tf.data import inspect
 from moto_tf.data import replay as module
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay, ReplayError
 from moto_tf.errors import MotoError
+from moto_tf.presets import make_config
+from moto_tf.training.session import open_replay
 
 OBS_SPACE = {
   'image': gymnasium.spaces.Box(0, 255, (2, 2, 1), np.uint8),
@@ -804,3 +809,33 @@ def test_memory_and_progress_with_many_files(tmp_path, capsys, monkeypatch):
     warnings.simplefilter('error')
     make_replay(None, tmp_path)
   assert '320/600 episodes' in capsys.readouterr().out
+
+
+def test_a_parent_of_the_data_names_the_folder(tmp_path):
+  fill(tmp_path / 'demos' / 'door', [3])
+  fill(tmp_path / 'old', [3])
+  (tmp_path / 'empty').mkdir()
+  with pytest.raises(ReplayError, match='episodes are old, demos/door, give'):
+    make_replay(tmp_path)
+  text = inspect.describe(inspect.inspect(tmp_path))
+  assert 'no episodes here; its folders with episodes are old, demos/d' in text
+
+
+def test_demonstrations_that_are_not_cloned(tmp_path, capsys):
+  """Those of DreamerV2 have no flags of success."""
+  fill(tmp_path / 'a', [3, 4], first=5)
+  for kwargs, wanted in (
+    ({}, 'none of 2 demonstrations .* Set --bc_threshold .* largest is 6.004'),
+    ({'bc_threshold': 7.0}, 'largest reward is 6.004, below bc_threshold 7'),
+    ({'bc_threshold': 6.0}, '^$'),
+  ):
+    replay = make_replay(tmp_path / 'a', **kwargs)
+    assert re.search(wanted, replay.uncloned)
+  fill(tmp_path / 'b', [3], success=True)
+  assert not make_replay(tmp_path / 'b').uncloned
+  agent = types.SimpleNamespace(obs_keys=['state'])
+  driver = types.SimpleNamespace(obs_space=OBS_SPACE, act_space=ACT_SPACE)
+  for name, said in (('moto', True), ('dreamerv2', False), ('no_bc', False)):
+    config = make_config(name)
+    open_replay(config, agent, driver, tmp_path / 'a', None, None)
+    assert ('Set --bc_threshold' in capsys.readouterr().err) == said
