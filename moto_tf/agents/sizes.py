@@ -20,7 +20,8 @@ def weights(config) -> int:
   trained += (rssm.hidden + rssm.deter) * 3 * rssm.deter
   trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * stoch
   trained += rssm.ensemble * rssm.hidden * (rssm.deter + stoch)
-  heads = (config.reward_head, config.discount_head, config.actor)
+  heads = [config.reward_head, config.actor]
+  heads += [config.discount_head] if config.pred_discount else []
   trained += sum(_dense([feat, *head.layers]) for head in heads)
   critic = _dense([feat, *config.critic.layers])
   # A critic at least, and its target, which is not trained itself.
