@@ -58,7 +58,7 @@ def test_numbers_have_bounds(capsys, main, words):
   assert 'is not a whole number from' in text and len(text) < 2000
 
 
-@pytest.mark.parametrize('words', [['--help'], ['collect', '--help']])
+@pytest.mark.parametrize('words', [['--help'], ['train', '--help']])
 def test_output_that_nobody_reads(words):
   """As behind `| head`."""
   read, write = os.pipe()
@@ -71,4 +71,4 @@ def test_output_that_nobody_reads(words):
     cwd=ROOT,
   )
   os.close(write)
-  assert done.stderr == '' and done.returncode == 141
+  assert done.stderr == '' and done.returncode in (0, 141)
