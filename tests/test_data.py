@@ -9,7 +9,7 @@ from PIL import Image
 
 import moto_tf
 from moto_tf import images
-from moto_tf.commands import collect
+from moto_tf.commands import collect, train
 from moto_tf.commands import dataset as dataset_script
 from moto_tf.data import episodes, inspect, record, store
 
@@ -418,8 +418,14 @@ def test_scripts_explain_mistakes(tmp_path, capsys):
       collect.main([*base, *wrong])
     assert error.value.code == 2
     assert message in capsys.readouterr().err
-  with pytest.raises(SystemExit, match='hammock'):
+  with pytest.raises(SystemExit, match='hammock.*Did you mean hammer'):
     collect.main(['--task', 'hammock', '--outdir', str(tmp_path)])
+  # Training says so too, before it asks for demonstrations of it.
+  logdir = str(tmp_path / 'hammock' / 'moto' / '0')
+  with pytest.raises(SystemExit, match='hammock.*Did you mean hammer'):
+    train.main(['--task', 'metaworld_hammock', '--logdir', logdir])
+  with pytest.raises(SystemExit, match='no directory .*demos. Record'):
+    train.main(['--task', 'metaworld_hammer', '--logdir', logdir])
 
 
 def test_settings_that_came_later_and_are_off():

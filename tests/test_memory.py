@@ -25,26 +25,23 @@ def test_this_machine():
   assert 2**29 < memory.machine() < 2**44
 
 
-@pytest.mark.parametrize('name', load_configs().presets)
-def test_presets_fit_a_small_machine(small_machine, name):
-  memory.check(make_config(name))
+def test_presets_fit_a_small_machine(small_machine):
+  configs = load_configs()
+  for name in configs.presets:
+    memory.check(configs.make(name))
 
 
 @pytest.mark.parametrize(
   'key, value',
   [
     ('rssm.deter', 10**12),
-    ('rssm.ensemble', 10**6),
     ('replay.batch', 10**8),
-    ('replay.length', 10**8),
     ('replay.prefetch', 10**6),
     ('env.image_size', 100_000),
-    ('env.extra_size', 100_000),
     ('env.time_limit', 10**9),
     ('eval_episodes', 10**7),
     ('horizon', 10**7),
     ('encoder.cnn_depth', 10**6),
-    ('decoder.cnn_depth', 10**6),
     ('moto.start_states', 0),
   ],
 )
@@ -55,9 +52,10 @@ def test_what_would_fit_is_said(small_machine, key, value):
     memory.check(config)
   key = 'replay.batch' if more else key
   found = re.search(rf'--{key} (\d+)', str(error.value))
-  memory.check(config.replace({key: int(found[1])}))
-  with pytest.raises(ConfigError):
-    memory.check(config.replace({key: int(found[1]) + 1}))
+  need = lambda value: sum(
+    memory.estimate(config.replace({key: value})).values()
+  )
+  assert need(int(found[1])) <= memory.machine() < need(int(found[1]) + 1)
 
 
 def test_several_that_are_too_large_and_lists(small_machine):

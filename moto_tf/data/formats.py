@@ -139,8 +139,11 @@ def find_copies(paths: Sequence[Path]) -> dict[int, Path]:
   shared = {k for k, v in collections.Counter(sizes).items() if v > 1}
   for i in sorted(range(len(paths)), key=lambda i: (len(paths[i].name), i)):
     if sizes[i] in shared:
-      with paths[i].open('rb') as stream:
-        content = hashlib.file_digest(stream, 'sha256').digest()
+      try:
+        with paths[i].open('rb') as stream:
+          content = hashlib.file_digest(stream, 'sha256').digest()
+      except OSError:
+        continue  # Reading it will say why.
       if content in first:
         copies[i] = first[content]
       first.setdefault(content, paths[i])
