@@ -227,7 +227,8 @@ def _read_arrays(path, spaces, logs):
   What their headers say is checked before memory is taken for the content.
   """
   with _opened(path) as file:
-    file.check_names()
+    if not {*FLAGS} <= {*file.names}:
+      file.check_names()  # Before they are taken for missing.
     keys = [key for key in file.names if not key.startswith('log_')]
     if spaces is not None:
       keys = [key for key in keys if key in spaces or key in RESERVED]
