@@ -72,7 +72,7 @@ class Reader:
     """Episode of a trajectory, arrays [T + 1, ...].
 
     Raises:
-      MotoError: it cannot be used; the import names it and goes on.
+      SourceError: it cannot be used; the import names it and goes on.
 
 
     It has the observations, action, reward and success. is_first and is_last

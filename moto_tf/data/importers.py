@@ -19,9 +19,11 @@ from moto_tf.data.formats import Format, Reader, SourceError, find_copies
 from moto_tf.envs.driver import TRIES
 from moto_tf.envs.worker import Worker, WorkerError
 from moto_tf.errors import MotoError, warn
-from moto_tf.files import FileError
 from moto_tf.progress import Progress
 from moto_tf.registry import Registry, resolve
+
+# What one trajectory is skipped for; anything else concerns them all.
+BAD = (SourceError, episodes.EpisodeError)
 
 FORMATS = Registry(
   'format',
@@ -133,11 +135,13 @@ def import_dataset(
   """
   with contextlib.closing(open_reader(recipe)) as reader:
     names, facts = list(reader.names), reader.check()
-    skipped = {
-      index: f'{names[index]}: is an identical copy of {path.name}.'
-      for index, path in find_copies(reader.files).items()
-    }
+    copies = find_copies(reader.files)
   target = _Target(directory, recipe.settings(), names, facts)
+  skipped = {
+    index: f'{names[index]}: is an identical copy of {path.name}.'
+    for index, path in copies.items()
+    if index not in target.kept
+  }
   left = [i for i in range(len(names)) if i not in {*target.kept, *skipped}]
   name = recipe.task.partition('_')[2]
   with (
@@ -146,12 +150,10 @@ def import_dataset(
   ):
     for index, episode in found:
       try:
-        if isinstance(episode, MotoError):
+        if isinstance(episode, BAD):
           raise episode
         target.add(index, episode)
-      except FileError:
-        raise
-      except MotoError as error:
+      except BAD as error:
         skipped[index] = f'{names[index]}: {error}'
       progress.show(len(target.kept))
   for problem in skipped.values():
@@ -217,7 +219,7 @@ class _Careful:
   def read(self, index):
     try:
       return self._reader.read(index)
-    except MotoError as error:
+    except BAD as error:
       return error
 
   def close(self):
