@@ -333,7 +333,7 @@ class Replay:
         lengths = threads.map(storage.attempt(storage.episode_length), chunk)
         for path, length in zip(chunk, lengths, strict=True):
           # Up to the first that should not fit, since it may be a broken one.
-          if ahead < 0:
+          if ahead < 0 and chosen:
             break
           done += 1
           if isinstance(length, storage.EpisodeError):
