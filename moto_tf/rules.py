@@ -217,7 +217,7 @@ RULES = {
   ),
   r'.+\.cnn_layers': (
     lambda x: len(x) <= LAYERS and all(units > 0 for units in x),
-    f'whole numbers above 0, {LAYERS} at most, or none',
+    f'whole numbers above 0, or none, {LAYERS} at most',
   ),
   'seed': between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),
