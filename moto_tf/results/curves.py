@@ -5,7 +5,6 @@ and seed. The JSON files that the command export makes of them are runs too.
 """
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -13,11 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import ruamel.yaml
 
+from moto_tf import yamlfile
 from moto_tf.agents import METHODS
 from moto_tf.errors import MotoError, warn
+from moto_tf.files import parse_json
 from moto_tf.renames import recorded_name
+from moto_tf.rules import ConfigError
 from moto_tf.training import rows as row_files
 
 INTERVALS = {
@@ -30,6 +31,8 @@ POINTS = 200
 
 # Of the files of the command export.
 FORMAT = 1
+# What reading others' values as these raises.
+_BROKEN = AttributeError, LookupError, OverflowError, TypeError, ValueError
 
 
 class PlotError(MotoError, ValueError):
@@ -105,12 +108,11 @@ def find_runs(
 def load_run(path: Path) -> LoadedRun | None:
   """Read a run directory, or name what is wrong and return None."""
   try:
-    yaml = ruamel.yaml.YAML(typ='safe')
-    config = yaml.load(path / 'config.yaml')
+    config = yamlfile.read(path / 'config.yaml')[0]
     task, seed = str(config['task']), int(config['seed'])
-  except (OSError, UnicodeDecodeError, ruamel.yaml.error.YAMLError) as error:
+  except ConfigError as error:
     return warn(f'{path}/config.yaml is unreadable, run skipped: {error}')
-  except (KeyError, TypeError, ValueError):
+  except (KeyError, OverflowError, TypeError, ValueError):
     return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
   try:
     rows, remarks = row_files.read(path / 'metrics.jsonl')
@@ -131,7 +133,7 @@ def load_export(path: Path) -> LoadedRun | None:
     None for another JSON file and, with a warning, for a broken one.
   """
   try:
-    content = json.loads(path.read_text())
+    content = parse_json(path.read_text())
   except (OSError, ValueError) as error:
     return warn(f'{path} is unreadable, skipped: {error}')
   if not isinstance(content, dict) or not content.keys() >= {'format', 'curve'}:
@@ -162,7 +164,7 @@ def load_export(path: Path) -> LoadedRun | None:
     task, method = str(content['task']), str(content['method'])
     seed, seconds = int(content['seed']), content['wall_clock_seconds']
     return LoadedRun(path, task, method, seed, rows, config, seconds)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except _BROKEN as error:
     return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
 
 

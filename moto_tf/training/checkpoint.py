@@ -2,10 +2,12 @@
 
 import io
 import json
+import math
 import os
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from moto_tf import files
 from moto_tf.errors import MotoError, warn
 
 META = 'meta'
+# Other kinds would be pickled.
+KINDS = 'biufc'
 
 
 class CheckpointError(MotoError, ValueError):
@@ -27,8 +31,20 @@ class _Damaged(CheckpointError):
 class Checkpoints:
   """The checkpoints of one run: `<directory>/ckpt-<step>.npz`."""
 
-  def __init__(self, directory: Path, keep: int):
-    """Creates nothing on disk; `keep` is the number of files kept, >= 1."""
+  def __init__(
+    self,
+    directory: Path,
+    keep: int,
+    check: Callable[[dict, dict, int], None] | None = None,
+  ):
+    """Creates nothing on disk.
+
+    Args:
+      directory: of the files.
+      keep: number of files kept, >= 1.
+      check: raises ValueError for arrays and meta that cannot be, given the
+        gradient step in the name of the file, or -1 where it has another name.
+    """
     if keep < 1:
       raise ValueError(
         f'checkpoint_keep is {keep}, expected 1 or more: the newest '
@@ -36,6 +52,7 @@ class Checkpoints:
       )
     self._directory = Path(directory)
     self._keep = keep
+    self._check = check
 
   def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict) -> Path:
     """Writes one checkpoint and deletes the oldest beyond `keep`.
@@ -52,11 +69,17 @@ class Checkpoints:
 
     Raises:
       ValueError: an array or a meta value that cannot be stored.
-      CheckpointError: the disk is full or not writable.
+      CheckpointError: the disk is full or not writable, or an array is not
+        finite.
     """
     if step < 0:
       raise ValueError(f'Checkpoint step is {step}, expected 0 or more.')
     entries = _entries(arrays, meta)
+    if broken := _not_finite(entries):
+      raise CheckpointError(
+        f'At gradient step {step}, not finite: {broken}. No checkpoint of that '
+        'is written, and those before are unchanged.'
+      )
     path = self._directory / f'ckpt-{step:08d}.npz'
     # One fixed name, so a killed process leaves at most one stray file.
     partial = self._directory / 'ckpt.npz.tmp'
@@ -79,7 +102,8 @@ class Checkpoints:
   ) -> tuple[dict[str, np.ndarray], dict, Path] | None:
     """Reads the checkpoint at `path`, or the newest one that is intact.
 
-    A damaged file is named in a warning and the one before it is used.
+    A file that is damaged, or says what cannot be, is named in a warning and
+    the one before it is used.
 
     Returns:
       Arrays by name, meta and the file they came from; None if `path` is None
@@ -94,16 +118,21 @@ class Checkpoints:
         raise CheckpointError(
           f'No checkpoint {path}. In {self._directory}: {found}.'
         )
-      return (*_read(Path(path)), Path(path))
-    problems = []
+      return (*self._read(Path(path)), Path(path))
+    problems, newest = [], None
     for candidate in self.paths():
+      newest = newest or candidate
       try:
-        arrays, meta = _read(candidate)
+        arrays, meta = self._read(candidate)
       except _Damaged as error:
         problems.append(str(error))
         continue
       if problems:
-        warn(' '.join(problems) + f' Using {candidate.name} instead.')
+        again = _step(newest) - _step(candidate)
+        warn(
+          ' '.join(problems)
+          + f' Using {candidate.name} instead, {again} gradient steps before.'
+        )
       return arrays, meta, candidate
     if problems:
       raise CheckpointError(
@@ -117,6 +146,15 @@ class Checkpoints:
     """Checkpoint files, the newest step first."""
     paths = self._directory.glob('ckpt-*.npz')
     return sorted((p for p in paths if _step(p) >= 0), key=_step, reverse=True)
+
+  def _read(self, path):
+    arrays, meta = _read(path)
+    try:
+      if self._check:
+        self._check(arrays, meta, _step(path))
+    except ValueError as error:
+      raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
+    return arrays, meta
 
   def _supersede(self, step):
     for path in self.paths():
@@ -153,8 +191,7 @@ def _entries(arrays, meta):
       raise ValueError(
         f'An array cannot be named {name!r} in a checkpoint; rename it.'
       )
-    # Other kinds would be pickled, or lose their type: bfloat16 becomes V2.
-    if value.dtype.kind not in 'biufc':
+    if value.dtype.kind not in KINDS:  # bfloat16 would become V2.
       raise ValueError(
         f'Array {name!r} has dtype {value.dtype}, which npz files cannot '
         'hold; cast it first (bfloat16 to float32 is exact).'
@@ -194,13 +231,19 @@ def _write(stream, entries):
 def _read(path):
   try:
     with zipfile.ZipFile(path) as archive:
-      entries = {}
-      for name in archive.namelist():
+      entries, infos = {}, archive.infolist()
+      # As they are written, so that nothing unfolds to more than is there.
+      if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise ValueError('entries are compressed')
+      if sum(info.file_size for info in infos) > path.stat().st_size:
+        raise ValueError('its entries claim more than there is')
+      for info in infos:
         # Reading all of an entry checks its CRC, before anything is parsed.
-        stream = io.BytesIO(archive.read(name))
-        value = np.lib.format.read_array(stream, allow_pickle=False)
-        entries[name.removesuffix('.npy')] = value
+        name = info.filename.removesuffix('.npy')
+        entries[name] = _parse(archive.read(info), name)
     meta = json.loads(entries.pop(META).tobytes())
+    if broken := _not_finite(entries):
+      raise ValueError(f'not finite: {broken}')
   except PermissionError as error:
     # Not damaged: going back to an older one would lose work.
     raise CheckpointError(f'Cannot read checkpoint {path}: {error}.') from error
@@ -209,3 +252,30 @@ def _read(path):
   except Exception as error:  # A damaged file can fail anywhere in a parser.
     raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
   return entries, meta
+
+
+def _parse(data, name):
+  """The array of an npy file, whose header must agree with its size."""
+  stream = io.BytesIO(data)
+  version = np.lib.format.read_magic(stream)
+  read = np.lib.format.read_array_header_1_0
+  if version != (1, 0):
+    read = np.lib.format.read_array_header_2_0
+  try:
+    shape, fortran, dtype = read(stream)
+  except (MemoryError, RecursionError):  # Of the parser, by depth.
+    raise ValueError(f'{name} has no header of an array') from None
+  if dtype.kind not in KINDS:
+    raise ValueError(f'{name} has the dtype {dtype}')
+  size, rest = math.prod(shape) * dtype.itemsize, len(data) - stream.tell()
+  if size != rest:
+    raise ValueError(f'{name} claims {size} bytes, {rest} are there')
+  value = np.frombuffer(data, dtype, offset=stream.tell()).copy()
+  return value.reshape(shape, order='F' if fortran else 'C')
+
+
+def _not_finite(arrays):
+  """Names of arrays with nan or infinity, '' if there are none."""
+  names = [k for k, v in arrays.items() if not np.isfinite(v).all()]
+  rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
+  return ', '.join(names[:3]) + rest
