@@ -6,11 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from plain_agent import Plain
 from test_run import Reach, losses, make_run, tiny
 
 from moto_tf import files
 from moto_tf.envs.gym import wrap_gym
 from moto_tf.errors import MotoError
+from moto_tf.training import session
 from moto_tf.training.algorithm import algorithm_1, train
 
 # What is opened for writing, by the beginning of the message that names it.
@@ -63,10 +65,11 @@ class Filler:
 FILLER = Filler()
 
 
-def test_a_disk_that_is_full_at_every_kind_of_write(mounted):
+def test_a_disk_that_is_full_at_every_kind_of_write(mounted, monkeypatch):
   """The error names the file; the same command goes on to an equal end."""
   place, _ = mounted
-  settings = {'online_steps': 4, 'eval_every': 2, 'eager': True}
+  monkeypatch.setattr(session, 'make_agent', Plain)
+  settings = {'online_steps': 4, 'eval_every': 2, 'env_workers': 'none'}
   config = tiny(place / 'whole', **settings)
   with make_run(config) as run:
     algorithm_1(run)

@@ -7,6 +7,7 @@ part of the content is there. A kill before one write is a kill after the last.
 """
 
 import collections
+import importlib
 import itertools
 import json
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from gymnasium.spaces import Box
 
+from moto_tf import startup
 from moto_tf.config import Config
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.base import Env
@@ -33,9 +35,12 @@ KILLS_PER_RUN = 5
 WRITES = os.O_WRONLY | os.O_RDWR
 # A part of a row, of an array or of a record of events.
 PART = b'{"gradient_step": 1'
-# What two runs need not have in common: times, and what kills leave on record.
-TIMES = r'(time|memory)/.*|time|seconds|counters/time'
+# What two runs need not have in common: times, where they lie, and what kills
+# leave on record.
+TIMES = r'(time|memory)/.*|time|seconds|counters/time|config|about'
 FILES = r'events\..*|.*-old-\d+\..*|(.*/)?superseded/.*|sessions\.json'
+# What TensorBoard is told by every session, and shows once.
+ONCE_PER_SESSION = ('_hparams_', 'custom_scalars_')
 
 
 class SoakError(MotoError, RuntimeError):
@@ -87,6 +92,9 @@ def soak(
     SoakError: a run did not go on, or ended otherwise than one that was not
       killed.
   """
+  with startup.quiet():
+    # Once for all sessions, and without the start of its threads.
+    importlib.import_module('moto_tf.nn')
   with tempfile.TemporaryDirectory() as root:
     whole, log = Path(root) / 'whole', Path(root) / 'moments'
     _finish(config, whole, log)
@@ -270,18 +278,20 @@ def _episodes(logdir):
 
 def _events(directory):
   """What TensorBoard shows, as step and value by tag."""
-  from tensorboard.backend.event_processing import plugin_event_accumulator
-  from tensorboard.util import tensor_util
+  # It tells of every restart, which is what this is about.
+  with startup.quiet():
+    from tensorboard.backend.event_processing import plugin_event_accumulator
+    from tensorboard.util import tensor_util
 
-  events = plugin_event_accumulator.EventAccumulator(
-    str(directory), size_guidance={'tensors': 0}
-  )
-  events.Reload()
+    events = plugin_event_accumulator.EventAccumulator(
+      str(directory), size_guidance={'tensors': 0}
+    )
+    events.Reload()
   return {
     tag: [
       (x.step, tensor_util.make_ndarray(x.tensor_proto).tolist())
       for x in events.Tensors(tag)
     ]
     for tag in sorted(events.Tags()['tensors'])
-    if not re.fullmatch(TIMES, tag) and not tag.startswith('_hparams_')
+    if not re.fullmatch(TIMES, tag) and not tag.startswith(ONCE_PER_SESSION)
   }
