@@ -110,7 +110,8 @@ def reserve(path: Path, replace: bool = False) -> None:
     )
   made = missing(path.parent)
   sweep([path.parent], STALE)
-  write_atomic(path.with_name(f'.{path.name}-{os.getpid()}'), PROBE).unlink()
+  probe = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
+  write_atomic(probe, PROBE).unlink()
   remove_empty(made)
 
 

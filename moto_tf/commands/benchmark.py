@@ -89,6 +89,7 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
         f'{out} holds the earlier results and would be replaced; name another '
         'file with --out.'
       )
+  files.reserve(out, replace=True)
   # Written after each case, so that an interruption loses only the last.
   for result in run.benchmark(cases, args.parts, args.repeats):
     files.write_json(out, result)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from moto_tf.config import Config
 from moto_tf.errors import warn
+from moto_tf.renames import upgrade
 from moto_tf.training.checkpoint import CheckpointError
-from moto_tf.training.rundir import NO_HPARAMS, recorded
+from moto_tf.training.rundir import NO_HPARAMS
 
 
 def of_run(
@@ -31,7 +32,7 @@ def of_run(
     name = path.resolve().relative_to(logdir.resolve()).as_posix()
   else:
     warn(f'{path} does not lie in {logdir}; results name it as {name}.')
-  before = recorded(logdir / 'config.yaml', meta)
+  before = config.replace(upgrade(meta.get('settings', {})))
   identity = ('task', 'method', 'seed')
   if any(before[key] != config[key] for key in identity):
     say = lambda values: ', '.join(f'{k} {values[k]}' for k in identity)
