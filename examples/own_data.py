@@ -59,7 +59,7 @@ def main(directory: str = '~/logdir/examples/point_reach') -> None:
     logdir=root / 'offline' / '0',
   )
   moto_tf.train(config)
-  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20)
+  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20, force=True)
   print(f'Success in 20 episodes: {result["success"]:.2f}')
 
 

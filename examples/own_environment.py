@@ -71,7 +71,7 @@ def main(directory: str = '~/logdir/examples/point_reach') -> None:
   recording = record.Recording(config.task, config.env, noise=0.3)
   record.collect(recording, root / 'demos', 20)
   moto_tf.train(config)
-  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20)
+  result, _ = moto_tf.evaluate_run(config.logdir, episodes=20, force=True)
   print(f'Success in 20 episodes: {result["success"]:.2f}')
 
 

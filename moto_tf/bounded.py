@@ -169,10 +169,14 @@ def read_json(path: Path) -> Any:
   return parse_json(data.decode())
 
 
-def parse_json(text: str) -> Any:
-  """What a JSON text holds, if it is not nested too deeply."""
+def parse_json(text: str, constants: bool = False) -> Any:
+  """What a JSON text holds, unless it is nested too deeply.
+
+  Args:
+    constants: whether NaN and infinity, which JSON does not have, may be in it.
+  """
   try:
-    value = json.loads(text)
+    value = json.loads(text, parse_constant=None if constants else _no_number)
   except RecursionError:
     raise ValueError(f'it is nested deeper than {DEPTH} levels') from None
   if text.count('[') + text.count('{') > DEPTH:
@@ -181,6 +185,10 @@ def parse_json(text: str) -> Any:
     # Half of a pair of surrogates cannot be printed.
     json.dumps(value, ensure_ascii=False).encode()
   return value
+
+
+def _no_number(name):
+  raise ValueError(f'{name} is no number')
 
 
 def check_brackets(text: str) -> None:

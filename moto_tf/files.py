@@ -4,11 +4,17 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from moto_tf.errors import MotoError
+
+# What hidden files of unfinished content begin with, and those of checkpoints.
+PARTIAL = ('.', 'ckpt.npz.')
+STALE = 3600.0  # Seconds after which nobody goes on with such a file.
+PROBE = bytes(2**16)
 
 
 class FileError(MotoError):
@@ -66,6 +72,59 @@ def replacing(
     finally:
       partial.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def sweep(directories: Iterable[Path], seconds: float = 0.0) -> None:
+  """Removes what killed processes have left half written in directories.
+
+  Args:
+    directories: by their owner (see moto_tf/ownership.py), or with `seconds`.
+    seconds: age of what is removed, so that it is not what another process is
+      writing.
+  """
+  latest = time.time() - seconds
+  for directory in directories:
+    left = [p for p in directory.glob('*.tmp') if p.name.startswith(PARTIAL)]
+    with writing(directory):
+      left = [p for p in left if not seconds or p.stat().st_mtime < latest]
+      for path in left:
+        path.unlink(missing_ok=True)
+    if left:
+      print(f'{directory}: removed {len(left)} half-written files.')
+
+
+def reserve(path: Path, replace: bool = False) -> None:
+  """Checks that a file can be written, before its content takes minutes.
+
+  Args:
+    path: of the file; its directory is swept if it is there.
+    replace: whether one that is there may be replaced.
+
+  Raises:
+    FileError: it may not, or it cannot be written.
+  """
+  if path.exists() and not replace:
+    raise FileError(
+      f'{path} is there already. --force replaces it, and another --outdir '
+      'keeps both.'
+    )
+  made = missing(path.parent)
+  sweep([path.parent], STALE)
+  probe = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
+  write_atomic(probe, PROBE).unlink()
+  remove_empty(made)
+
+
+def missing(directory: Path) -> list[Path]:
+  """A directory and its parents, as far as they are not there."""
+  return [x for x in (directory, *directory.parents) if not x.exists()]
+
+
+def remove_empty(directories: Iterable[Path]) -> None:
+  """Removes directories in their order, as far as nothing is inside."""
+  with contextlib.suppress(OSError):
+    for directory in directories:
+      directory.rmdir()
 
 
 def sync(directory: Path) -> None:

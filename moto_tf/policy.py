@@ -6,6 +6,7 @@ import gymnasium
 import numpy as np
 
 from moto_tf.config import Config
+from moto_tf.training import meta, provenance
 from moto_tf.training.checkpoint import CheckpointError, Checkpoints
 
 
@@ -97,9 +98,14 @@ def load_agent(
 ) -> tuple:
   """Agent, configuration and checkpoint meta of a run.
 
+  The meta has the name of the checkpoint, too, as of provenance.of_run.
+
   Args:
     checkpoint: file; by default the newest.
     policy_only: leaves out critics and optimizers, for acting alone.
+
+  Raises:
+    CheckpointError: there is none, it is damaged, or of another run.
   """
   from moto_tf.agents import make_agent
 
@@ -110,17 +116,18 @@ def load_agent(
       'give the directory that --logdir of the command train named.'
     )
   config = Config.load(logdir / 'config.yaml')
-  checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)
+  checkpoints = Checkpoints(logdir / 'checkpoints', 1, meta.check)
   loaded = checkpoints.load(Path(checkpoint) if checkpoint else None)
   if loaded is None:
     raise CheckpointError(
       f'{logdir / "checkpoints"} holds no checkpoint yet; the first is '
       f'written after {config.checkpoint_every} gradient steps.'
     )
-  arrays, meta, _ = loaded
-  agent = make_agent(config, *spaces_from_meta(meta['spaces']))
+  arrays, said, path = loaded
+  config, name = provenance.of_run(logdir, config, path, said)
+  agent = make_agent(config, *spaces_from_meta(said['spaces']))
   agent.load(arrays, policy_only)
-  return agent, config, meta
+  return agent, config, {**said, 'checkpoint': name}
 
 
 def spaces_to_meta(obs_space: dict, act_space) -> dict:

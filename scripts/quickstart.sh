@@ -36,7 +36,7 @@ python scripts/train.py --configs metaworld small short --task "$TASK" \
 
 echo '== Evaluating'
 python scripts/evaluate.py --logdir "$LOGROOT/moto/0" \
-  --episodes "$FINAL_EPISODES"
+  --episodes "$FINAL_EPISODES" --force
 
 python - "$LOGROOT/moto/0/metrics.jsonl" <<'PYTHON'
 import json

@@ -17,6 +17,7 @@ import pytest
 from moto_tf.agents.base import MismatchError
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.gym import wrap_gym
+from moto_tf.ownership import OwnedError
 from moto_tf.policy import load_policy
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
@@ -211,6 +212,40 @@ def test_resume_is_exact(finished, tmp_path, stop):
     again = load_episode(logdir / 'episodes' / path.name)
     for key, value in load_episode(path).items():
       np.testing.assert_array_equal(again[key], value)
+
+
+def test_one_owner_who_leaves_nothing_behind(finished, tmp_path, capsys):
+  """A second run is refused before it touches anything of the first."""
+  logdir = tmp_path / 'moto' / '0'
+  shutil.copytree(finished, logdir)
+  stray = [
+    logdir / 'checkpoints' / 'ckpt.npz.tmp',
+    logdir / 'episodes' / '.000005-25.npz-7.tmp',
+    logdir / 'videos' / '.policy_image-00000012.gif-7.tmp',
+    logdir / '.config.yaml.7.tmp',
+  ]
+  for path in stray:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('half')
+  for path in find_episodes(logdir / 'episodes')[-2:]:
+    path.unlink()
+  lines = (logdir / 'metrics.jsonl').read_text().splitlines(keepends=True)
+  (logdir / 'metrics.jsonl').write_text(''.join(lines[:4] + lines[6:]))
+  (logdir / 'sessions.json').unlink()
+  with make_run(tiny(logdir, online_steps=15)):
+    assert not any(path.exists() for path in stray)
+    files = {p: p.read_bytes() for p in logdir.rglob('*') if p.is_file()}
+    with pytest.raises(OwnedError, match='in use by this process itself'):
+      make_run(tiny(logdir, online_steps=15))
+    assert files == {
+      p: p.read_bytes() for p in logdir.rglob('*') if p.is_file()
+    }
+  assert not list(logdir.rglob('.*'))
+  # What was lost is said with its number.
+  error = capsys.readouterr().err
+  assert '2 of 7 online episodes of the checkpoint are not in' in error
+  assert 'metrics.jsonl: 2 of 12 rows up to step 12 are lost' in error
+  assert 'sessions.json is missing' in error
 
 
 def test_superseded_episode_is_kept(tmp_path):

@@ -233,6 +233,23 @@ def test_layout(tmp_path):
   assert not matched('eval/success_of_a_kind')
 
 
+def test_a_clock_that_was_set_back(tmp_path, monkeypatch):
+  """Files are numbered on, since TensorBoard reads them by their names."""
+  now = 2_000_000_000
+  for start, clock in enumerate((now, now - 86400, now - 86400, now + 5)):
+    monkeypatch.setattr(tensorboard.time, 'time', lambda x=clock: x)
+    logger = Logger(tmp_path, resume_step=10 * start if start else None)
+    write(logger, 10 * start + 10, success=start / 10)
+    logger.close()
+  values, _ = read_events(tmp_path)
+  points = [(s, round(float(v), 6)) for s, v in values['eval/success']]
+  assert points == [(10, 0.0), (20, 0.1), (30, 0.2), (40, 0.3)]
+  names = [path.name for path in tmp_path.glob('events.*')]
+  numbers = sorted(int(name.split('.')[3]) for name in names)
+  assert numbers == [now, now + 1, now + 2, now + 5]
+  assert len(by_env_step(tmp_path)['eval/success']) == 4
+
+
 def test_full_disk(tmp_path):
   logger = Logger(tmp_path)
   logger.text('long', 50_000 * 'x')
@@ -243,4 +260,6 @@ def test_full_disk(tmp_path):
       write(logger, 1)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-  assert str(tmp_path) in str(error.value)
+  assert f'Cannot write {tmp_path}/events.' in str(error.value)
+  # Nothing is left for closing to fail on, and to hide this error by.
+  logger.close()

@@ -171,7 +171,7 @@ class Agent:
       policy_only: leaves out critics and optimizers, for acting alone.
 
     Raises:
-      MismatchError: names or shapes differ from this agent's.
+      MismatchError: names, shapes or kinds of numbers differ from this agent's.
     """
     wanted = self.variables()
     if policy_only:
@@ -183,9 +183,10 @@ class Agent:
     state = {k: v for k, v in wanted.items() if common(k, arrays)}
     arrays = {k: v for k, v in arrays.items() if common(k, state)}
     wrong = sorted(set(state) ^ set(arrays)) or [
-      f'{k} {arrays[k].shape}, expected {tuple(v.shape)}'
+      f'{k} {arrays[k].dtype}{list(arrays[k].shape)}, expected '
+      f'{v.dtype.name}{v.shape.as_list()}'
       for k, v in state.items()
-      if arrays[k].shape != tuple(v.shape)
+      if not _fits(arrays[k], v)
     ]
     if wrong:
       raise MismatchError(
@@ -207,6 +208,12 @@ class Agent:
     """Stateless seed [2] of a use of randomness at a step."""
     seed = tfutils.make_seed(self._config.seed, use, step)
     return tf.convert_to_tensor(seed)
+
+
+def _fits(array, var):
+  """Whether an array is a value of a variable, at any precision."""
+  kinds = 'f' if var.dtype.is_floating else 'b' if var.dtype.is_bool else 'iu'
+  return array.shape == tuple(var.shape) and array.dtype.kind in kinds
 
 
 def to_tensors(batch: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:

@@ -26,6 +26,7 @@ COMMANDS = {
   'export': 'one small file per run, to be committed',
   'plot': 'learning curves of many runs, and a table',
   'benchmark': 'how fast this machine is',
+  'soak': 'kill a small run where it writes, continue it, compare',
 }
 
 

@@ -97,6 +97,7 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
       )
   for case in cases:
     memory.check(case.config)
+  files.reserve(out, replace=True)
   # Written after each case, so that an interruption loses only the last.
   for result in run.benchmark(cases, args.parts, args.repeats):
     files.write_json(out, result)

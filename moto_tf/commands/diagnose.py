@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     "run's offline_data",
   )
   add('--outdir', type=whole_path, help='default: LOGDIR/diagnosis')
+  add('--force', action='store_true', help='replace that of another checkpoint')
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   del args['plugins']

@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     help='episodes in the video; 0: none (6)',
   )
   add('--outdir', type=whole_path, help='default: LOGDIR/evaluation')
+  add('--force', action='store_true', help='replace an earlier evaluation')
   add_plugins(parser)
   args = parser.parse_args(argv)
   with moto_tf.explain_errors():
@@ -55,8 +56,10 @@ def main(argv: list[str] | None = None) -> None:
       args.checkpoint,
       args.videos,
       args.outdir,
+      force=args.force,
     )
   print(describe(summary))
+  print(f'Checkpoint: {summary["checkpoint"]}')
   for kind, path in zip(['Numbers'] + ['Video'] * len(paths), paths):
     print(f'{kind}: {path}')
 

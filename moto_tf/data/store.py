@@ -28,6 +28,7 @@ def open_directory(directory: pathlib.Path, settings: dict) -> tuple[set, set]:
   directory = pathlib.Path(directory)
   with files.writing(directory):
     directory.mkdir(parents=True, exist_ok=True)
+  files.sweep([directory], files.STALE)
   record = inspect.read_record(directory)
   paths = episodes.find_episodes(directory)
   if paths and not record:

@@ -31,6 +31,8 @@ POINTS = 200
 
 # Of the files of the command export.
 FORMAT = 1
+# What reading others' values as these raises.
+_BROKEN = AttributeError, LookupError, OverflowError, TypeError, ValueError
 
 
 class PlotError(MotoError, ValueError):
@@ -110,7 +112,7 @@ def load_run(path: Path) -> LoadedRun | None:
     task, seed = str(config['task']), int(config['seed'])
   except ConfigError as error:
     return warn(f'{path}/config.yaml is unreadable, run skipped: {error}')
-  except (KeyError, TypeError, ValueError):
+  except (KeyError, OverflowError, TypeError, ValueError):
     return warn(f'{path}/config.yaml lacks task or seed, run skipped.')
   try:
     rows, remarks = row_files.read(path / 'metrics.jsonl')
@@ -162,7 +164,7 @@ def load_export(path: Path) -> LoadedRun | None:
     task, method = str(content['task']), str(content['method'])
     seed, seconds = int(content['seed']), content['wall_clock_seconds']
     return LoadedRun(path, task, method, seed, rows, config, seconds)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except _BROKEN as error:
     return warn(f'{path} is not what export.py writes, skipped: {error!r}.')
 
 

@@ -5,6 +5,7 @@ into what moto_tf.results.curves reads in its place.
 """
 
 import collections
+import contextlib
 import json
 import math
 import shlex
@@ -58,9 +59,7 @@ def export(path: Path | str) -> dict:
     )
   config = upgrade(flatten(run.config))
   names = {'task': run.task, 'method': run.method, 'seed': run.seed}
-  config |= {
-    k: _last_parts(config[k].format(**names)) for k in PATHS if config.get(k)
-  }
+  config |= {k: _place(config[k], names) for k in PATHS if config.get(k)}
   sessions = read_sessions(path / 'sessions.json')
   if sessions is None:
     warn(f'{path}/sessions.json is no list of sessions, left out.')
@@ -70,13 +69,13 @@ def export(path: Path | str) -> dict:
     session['command'] = ' '.join(words)
     changes = session.get('changes', {})
     for key in changes.keys() & set(PATHS):
-      changes[key] = [_last_parts(x) for x in changes[key]]
+      changes[key] = [_last_parts(str(x)) for x in changes[key]]
   last = run.rows[-1]
   results = {
     'wall_clock_seconds': last.get('time'),
     'evaluations': _evaluations(run),
     'curve': _curve(run.rows),
-    'final': _final(path / 'evaluation', last['gradient_step']),
+    'final': _final(run, last['gradient_step']),
   }
   return {
     'format': curves.FORMAT,
@@ -161,6 +160,13 @@ def _task_of(path):
     return None
 
 
+def _place(path, names):
+  """The end of a setting that is a path."""
+  with contextlib.suppress(LookupError, ValueError):
+    path = str(path).format(**names)
+  return _last_parts(str(path))
+
+
 def _last_parts(text):
   """The end of a path, enough to tell runs and data sets apart."""
   parts = [part for part in text.split('/') if part not in ('', '.', '..')]
@@ -202,16 +208,28 @@ def _curve(rows):
   return curve
 
 
-def _final(directory, last):
+def _final(run, last):
   """The newest evaluation by the command evaluate, None without.
 
-  One beyond the last step is of an earlier run in the same place.
+  One beyond the last step is of an earlier run in the same place, and one of a
+  checkpoint from elsewhere is no result of this run.
   """
-  for path in sorted(directory.glob('evaluation-*.json'), reverse=True):
+  paths = (run.path / 'evaluation').glob('evaluation-*.json')
+  for path in sorted(paths, reverse=True):
     try:
       content = read_json(path)
-      episodes = columns(content.pop('rollouts'))
-      if content['gradient_step'] <= last:
+      rollouts = content.pop('rollouts')
+      if not all(row_files.is_number(x) for r in rollouts for x in r.values()):
+        raise ValueError
+      episodes = columns(rollouts)
+      # Before 0.2 they did not name it.
+      source = Path(content.get('checkpoint', ''))
+      names = {'task': run.task, 'method': run.method}
+      if any(content.get(k, name) != name for k, name in names.items()):
+        warn(f'{path} is of another task or method, skipped.')
+      elif source.is_absolute():
+        warn(f'{path} is of the checkpoint {source} outside the run, skipped.')
+      elif content['gradient_step'] <= last:
         for name in ('logdir', 'seed'):
           content.pop(name, None)
         return content | episodes

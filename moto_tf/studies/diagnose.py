@@ -4,8 +4,8 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from moto_tf import policy
-from moto_tf.files import write_json
+from moto_tf import files, policy
+from moto_tf.bounded import read_json
 from moto_tf.registry import resolve
 from moto_tf.results.plotting import save_figure
 from moto_tf.studies import STUDIES, StudyError, StudySkipped
@@ -21,6 +21,7 @@ def diagnose(
   data: Path | str | None = None,
   outdir: Path | str | None = None,
   make_env: Callable | None = None,
+  force: bool = False,
 ) -> Path:
   """Measures, prints, and writes diagnosis.json and figures.
 
@@ -35,8 +36,11 @@ def diagnose(
     data: directory of recorded episodes; by default the run's offline_data.
     outdir: by default LOGDIR/diagnosis.
     make_env: makes one environment; by default that of the run's task.
+    force: replaces a diagnosis of another checkpoint.
 
   Raises:
+    FileError: there is one, or none can be written; this is found before
+      anything is rolled out.
     RegistryError: there is no such study.
     StudyError: no study fits, or the data cannot be used.
 
@@ -48,6 +52,10 @@ def diagnose(
   logdir = Path(logdir).expanduser()
   outdir = Path(outdir).expanduser() if outdir else logdir / 'diagnosis'
   agent, config, meta = policy.load_agent(logdir, checkpoint, False)
+  same = _facts(logdir, meta)
+  files.reserve(
+    outdir / 'diagnosis.json', force or _is_of(outdir / 'diagnosis.json', same)
+  )
   given = Path(data) if data else None
   context = Context(
     agent, config, meta, logdir, episodes, envs, given, make_env
@@ -73,16 +81,33 @@ def diagnose(
   data = vars(context).get('data')  # None, too, where no study looked at it.
   numbers = {
     'task': config.task,
-    'logdir': str(logdir),
+    **same,
     'data': str(data) if data else None,
-    **meta['counters'],
     **{k: results[k].numbers if k in results else None for k in chosen},
   }
-  print(f'Numbers: {write_json(outdir / "diagnosis.json", numbers)}')
+  print(f'Numbers: {files.write_json(outdir / "diagnosis.json", numbers)}')
   for result in results.values():
     for name, figure in result.figures.items():
       print(f'Figure: {save_figure(figure, outdir / f"{name}.png")}')
   return outdir
+
+
+def _facts(logdir, meta):
+  """What tells the checkpoint of a diagnosis from others."""
+  return {
+    'logdir': str(logdir),
+    'checkpoint': meta.get('checkpoint'),
+    **meta['counters'],
+  }
+
+
+def _is_of(path, facts):
+  """Whether a file is a diagnosis of the same checkpoint."""
+  try:
+    content = read_json(path)
+    return all(content.get(key) == value for key, value in facts.items())
+  except (AttributeError, OSError, ValueError):
+    return False
 
 
 def _check_finite(name, numbers):

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from moto_tf.errors import MotoError, warn
 from moto_tf.rules import cut
 
 META = 'meta'
+# Other kinds would be pickled.
+KINDS = 'biufc'
 
 
 class CheckpointError(MotoError, ValueError):
@@ -28,8 +31,20 @@ class _Damaged(CheckpointError):
 class Checkpoints:
   """The checkpoints of one run: `<directory>/ckpt-<step>.npz`."""
 
-  def __init__(self, directory: Path, keep: int):
-    """Creates nothing on disk; `keep` is the number of files kept, >= 1."""
+  def __init__(
+    self,
+    directory: Path,
+    keep: int,
+    check: Callable[[dict, dict, int], None] | None = None,
+  ):
+    """Creates nothing on disk.
+
+    Args:
+      directory: of the files.
+      keep: number of files kept, >= 1.
+      check: raises ValueError for arrays and meta that cannot be, given the
+        gradient step in the name of the file, or -1 where it has another name.
+    """
     if keep < 1:
       raise ValueError(
         f'checkpoint_keep is {keep}, expected 1 or more: the newest '
@@ -37,6 +52,7 @@ class Checkpoints:
       )
     self._directory = Path(directory)
     self._keep = keep
+    self._check = check
 
   def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict) -> Path:
     """Writes one checkpoint and deletes the oldest beyond `keep`.
@@ -53,11 +69,17 @@ class Checkpoints:
 
     Raises:
       ValueError: an array or a meta value that cannot be stored.
-      CheckpointError: the disk is full or not writable.
+      CheckpointError: the disk is full or not writable, or an array is not
+        finite.
     """
     if step < 0:
       raise ValueError(f'Checkpoint step is {step}, expected 0 or more.')
     entries = _entries(arrays, meta)
+    if broken := _not_finite(entries):
+      raise CheckpointError(
+        f'At gradient step {step}, not finite: {broken}. No checkpoint of that '
+        'is written, and those before are unchanged.'
+      )
     path = self._directory / f'ckpt-{step:08d}.npz'
     # One fixed name, so a killed process leaves at most one stray file.
     partial = self._directory / 'ckpt.npz.tmp'
@@ -80,7 +102,8 @@ class Checkpoints:
   ) -> tuple[dict[str, np.ndarray], dict, Path] | None:
     """Reads the checkpoint at `path`, or the newest one that is intact.
 
-    A damaged file is named in a warning and the one before it is used.
+    A file that is damaged, or says what cannot be, is named in a warning and
+    the one before it is used.
 
     Returns:
       Arrays by name, meta and the file they came from; None if `path` is None
@@ -97,16 +120,21 @@ class Checkpoints:
         raise CheckpointError(
           f'No checkpoint {path}. In {self._directory}: {found}.'
         )
-      return (*_read(Path(path)), Path(path))
-    problems = []
+      return (*self._read(Path(path)), Path(path))
+    problems, newest = [], None
     for candidate in self.paths():
+      newest = newest or candidate
       try:
-        arrays, meta = _read(candidate)
+        arrays, meta = self._read(candidate)
       except _Damaged as error:
         problems.append(str(error))
         continue
       if problems:
-        warn(' '.join(problems) + f' Using {candidate.name} instead.')
+        again = _step(newest) - _step(candidate)
+        warn(
+          ' '.join(problems)
+          + f' Using {candidate.name} instead, {again} gradient steps before.'
+        )
       return arrays, meta, candidate
     if problems:
       raise CheckpointError(
@@ -120,6 +148,15 @@ class Checkpoints:
     """Checkpoint files, the newest step first."""
     paths = self._directory.glob('ckpt-*.npz')
     return sorted((p for p in paths if _step(p) >= 0), key=_step, reverse=True)
+
+  def _read(self, path):
+    arrays, meta = _read(path)
+    try:
+      if self._check:
+        self._check(arrays, meta, _step(path))
+    except ValueError as error:
+      raise _Damaged(f'Checkpoint {path} is damaged ({error}).') from error
+    return arrays, meta
 
   def _supersede(self, step):
     for path in self.paths():
@@ -156,8 +193,7 @@ def _entries(arrays, meta):
       raise ValueError(
         f'An array cannot be named {name!r} in a checkpoint; rename it.'
       )
-    # Other kinds would be pickled, or lose their type: bfloat16 becomes V2.
-    if value.dtype.kind not in 'biufc':
+    if value.dtype.kind not in KINDS:  # bfloat16 would become V2.
       raise ValueError(
         f'Array {name!r} has dtype {value.dtype}, which npz files cannot '
         'hold; cast it first (bfloat16 to float32 is exact).'
@@ -201,7 +237,9 @@ def _read(path):
       for name in file.names:
         file.header(name)
       entries = {name: file.read(name) for name in file.names}
-    meta = parse_json(entries.pop(META).tobytes().decode())
+    meta = parse_json(entries.pop(META).tobytes().decode(), constants=True)
+    if broken := _not_finite(entries):
+      raise ValueError(f'not finite: {broken}')
   except PermissionError as error:
     # Not damaged: going back to an older one would lose work.
     raise CheckpointError(f'Cannot read checkpoint {path}: {error}.') from error
@@ -212,3 +250,10 @@ def _read(path):
       f'Checkpoint {path} is damaged ({cut(str(error), 300)}).'
     ) from error
   return entries, meta
+
+
+def _not_finite(arrays):
+  """Names of arrays with nan or infinity, '' if there are none."""
+  names = [k for k, v in arrays.items() if not np.isfinite(v).all()]
+  rest = f' and {len(names) - 3} more' if len(names) > 3 else ''
+  return ', '.join(names[:3]) + rest

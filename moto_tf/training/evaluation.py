@@ -88,6 +88,7 @@ def evaluate_run(
   videos: int = 6,
   outdir: Path | str | None = None,
   make_env: Callable | None = None,
+  force: bool = False,
 ) -> tuple[dict, list[Path]]:
   """Evaluates a run and writes the numbers and a video.
 
@@ -97,26 +98,35 @@ def evaluate_run(
     checkpoint: file; by default the newest.
     videos: episodes in the video; 0: none.
     outdir: LOGDIR/evaluation by default.
+    force: replaces an evaluation of the same gradient step.
 
   Returns:
     What is in the JSON file, and the files: that one, then the videos.
+
+  Raises:
+    FileError: there is one already, or none can be written; this is found
+      before anything is rolled out.
+    CheckpointError: there is none, it is damaged, or of another run.
   """
   from moto_tf.policy import load_agent
 
   logdir = Path(logdir).expanduser()
   agent, config, meta = load_agent(logdir, checkpoint)
-  summary, rollouts = roll_out(agent, config, episodes, seed, count, make_env)
   step = meta['counters']['gradient_step']
   outdir = Path(outdir or logdir / 'evaluation').expanduser()
+  path = outdir / f'evaluation-{step:08d}.json'
+  files.reserve(path, force)
+  summary, rollouts = roll_out(agent, config, episodes, seed, count, make_env)
   result = {
     'task': config.task,
     'method': config.name,
     'logdir': str(logdir),
+    'checkpoint': meta['checkpoint'],
     'seed': seed,
     **meta['counters'],
     **summary,
   }
-  paths = [files.write_json(outdir / f'evaluation-{step:08d}.json', result)]
+  paths = [files.write_json(path, result)]
   for key, space in agent.obs_space.items():
     if videos and len(space.shape) == 3:
       video = images.side_by_side([e[key] for e in rollouts[:videos]], 3)

@@ -31,6 +31,9 @@ class Logger:
   A row is a terminal line, a JSON line of `metrics.jsonl` and a set of
   TensorBoard summaries. Videos also become files
   `videos/<name>-<gradient step>.gif`. docs/metrics.md explains the metrics.
+
+  Attributes:
+    count: rows of `metrics.jsonl`.
   """
 
   def __init__(
@@ -40,6 +43,7 @@ class Logger:
     hparams: Mapping | None = None,
     resume_step: int | None = None,
     total: int = 0,
+    count: int | None = None,
   ):
     """Open the logs of a run.
 
@@ -52,6 +56,7 @@ class Logger:
         Rows beyond it are dropped, since they come again. None is a new run:
         an older metrics.jsonl is moved aside.
       total: Gradient steps of the whole run, for the time left (0: unknown).
+      count: Rows when that checkpoint was written, if that is known.
 
     Raises:
       FileError: The directory cannot be written.
@@ -67,10 +72,11 @@ class Logger:
     self._eval = None
     with writing(self._logdir):
       self._logdir.mkdir(parents=True, exist_ok=True)
-    kept = rows.rewind(self._path, resume_step)
+    kept = rows.rewind(self._path, resume_step, count)
+    self.count = len(kept)
     for row in kept:
       self._observe(row)
-    self._start = time.time() - (kept[-1].get('time', 0) if kept else 0)
+    self._start = time.time() - (kept and kept[-1].get('time') or 0)
     self._board = TensorBoard(self._logdir, resume_step, kept, hparams)
     if resume_step is None:
       if hparams:
@@ -143,6 +149,7 @@ class Logger:
         'null.'
       )
     rows.append(self._path, row)
+    self.count += 1
     self._write_videos(step)
     rest = row.keys() - values.keys() - {'gradient_step', 'phase'}
     scalars = {f'counters/{k}': row[k] for k in sorted(rest)} | values
@@ -164,8 +171,9 @@ class Logger:
     return self._rate.pause()
 
   def close(self) -> None:
-    """Finish the TensorBoard file. What was not written is dropped."""
-    self._board.close()
+    """Drop what was not written."""
+    self._values.clear()
+    self._videos, self._texts = {}, {}
 
   def _observe(self, row):
     """Remember the successes that the terminal line shows."""

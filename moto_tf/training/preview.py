@@ -14,7 +14,7 @@ from moto_tf.data import episodes as episode_files
 from moto_tf.envs.driver import Driver, random_policy
 from moto_tf.errors import MotoError
 from moto_tf.progress import duration
-from moto_tf.training import machine, rundir
+from moto_tf.training import machine, meta, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.session import open_replay
 
@@ -41,11 +41,13 @@ def preview(config: Config) -> str:
   memory.check(config)
   logdir = config.path('logdir')
   offline = rundir.find_offline(config)
-  checkpoints = Checkpoints(logdir / 'checkpoints', config.checkpoint_keep)
+  checkpoints = Checkpoints(
+    logdir / 'checkpoints', config.checkpoint_keep, meta.check
+  )
   loaded = checkpoints.load()
   if loaded:
     path = logdir / 'config.yaml'
-    config = rundir.keep_added(path, config)
+    config = rundir.keep_added(path, config, loaded[1])
     rundir.check_changes(path, config, loaded[1])
   driver = Driver(rundir.env_maker(config), 1, config.env_workers)
   try:

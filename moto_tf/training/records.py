@@ -24,7 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Records:
-  """The records of one run, continued like its metrics."""
+  """The records of one run, continued like its metrics.
+
+  Attributes:
+    count: evaluations on record.
+  """
 
   def __init__(
     self,
@@ -32,6 +36,7 @@ class Records:
     config: Config,
     resume_step: int | None,
     changes: Mapping[str, tuple] | None = None,
+    count: int | None = None,
   ):
     """Begins a session.
 
@@ -41,15 +46,18 @@ class Records:
       resume_step: gradient step of the checkpoint the run continues from;
         evaluations beyond it are dropped. None is a new run.
       changes: settings that differ from those so far, value before and now.
+      count: evaluations when that checkpoint was written, if that is known.
 
     Raises:
       FileError: the directory cannot be written.
     """
     self._path = logdir / 'evaluations.jsonl'
-    rows.rewind(self._path, resume_step)
+    self.count = len(rows.rewind(self._path, resume_step, count))
     path = logdir / 'sessions.json'
     session = _session(config, resume_step or 0, changes or {})
     with files.writing(path):
+      if resume_step and not path.exists():
+        warn(f'{path} is missing: what was started before is not on record.')
       sessions = [] if resume_step is None else read_sessions(path)
       if sessions is None:
         other = rows.set_aside(path)
@@ -71,6 +79,7 @@ class Records:
     """
     row = {**counters, 'seconds': seconds, **columns(summary['rollouts'])}
     rows.append(self._path, row)
+    self.count += 1
 
 
 def command(argv: list[str]) -> str:
@@ -127,11 +136,27 @@ def read_sessions(path: Path) -> list[dict] | None:
     sessions = read_json(path)
   except (OSError, ValueError):
     return None
-  fits = isinstance(sessions, list) and all(
-    isinstance(session, dict) and isinstance(session.get('command'), str)
-    for session in sessions
-  )
+  fits = isinstance(sessions, list) and all(map(_is_session, sessions))
   return sessions if fits else None
+
+
+def _is_session(value):
+  """Whether it has the types of what `_session` makes, in any version."""
+  if not isinstance(value, dict):
+    return False
+  try:
+    shlex.split(value['command'])
+    changes = value.get('changes', {}).values()
+    datetime.datetime.fromisoformat(value.get('started', '2000-01-01'))
+  except (AttributeError, KeyError, TypeError, ValueError):
+    return False
+  return (
+    isinstance(value['command'], str)
+    and isinstance(value.get('commit'), str | None)
+    and isinstance(value.get('machine', {}), dict)
+    and type(value.get('gradient_step', 0)) is int
+    and all(isinstance(pair, list) and len(pair) == 2 for pair in changes)
+  )
 
 
 def map_path(change: Callable[[str], str], word: str) -> str:

@@ -11,6 +11,7 @@ from moto_tf.config import Config
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import random_policy
 from moto_tf.errors import MotoError
+from moto_tf.training.checkpoint import CheckpointError
 from moto_tf.training.evaluation import episode_metrics
 from moto_tf.training.logger import Logger
 from moto_tf.training.monitor import Monitor
@@ -175,13 +176,19 @@ class Run:
   def _give_up(self, broken, metrics):
     """Stops on a non-finite loss, which no optimizer has applied."""
     self.monitor.log(self.phase)
-    self.session.save_if_new_step()
+    step = self.gradient_step
+    saved = (
+      f'The last good step is {step}; its checkpoint, with finite weights, is '
+      f'in {self.logdir / "checkpoints"}.'
+    )
+    try:
+      self.session.save_if_new_step()
+    except CheckpointError as error:
+      saved = str(error)
     values = ', '.join(f'{k} = {metrics[k]}' for k in broken)
     raise TrainingError(
-      f'Not finite at gradient step {self.gradient_step + 1}: {values}. The '
-      f'last good step is {self.gradient_step}; its checkpoint, with finite '
-      f'weights, is in {self.logdir / "checkpoints"}. Try a lower learning '
-      'rate, or --precision float32.'
+      f'Not finite at gradient step {step + 1}: {values}. {saved} Try a '
+      'lower learning rate, or --precision float32.'
     )
 
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from moto_tf import envs, yamlfile
 from moto_tf.agents import METHODS
 from moto_tf.config import PATHS, Config, flatten, without_effect
-from moto_tf.presets import make_config
-from moto_tf.renames import ADDED, recorded_name
+from moto_tf.errors import warn
+from moto_tf.presets import load_configs, make_config
+from moto_tf.renames import ADDED, recorded_name, upgrade
 from moto_tf.rules import ConfigError
 
 # Where things lie, how often they are written, and on what they run.
@@ -17,6 +19,9 @@ NO_HPARAMS = (
   *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
   *('checkpoint_every', 'checkpoint_keep', 'envs', 'env_workers'),
 )
+
+# Directories of a run that training writes into.
+PLACES = ('.', 'checkpoints', 'episodes', 'videos', 'env_steps')
 
 
 def env_maker(config: Config) -> Callable[[], envs.Env]:
@@ -77,8 +82,32 @@ def find_offline(config: Config) -> Path | None:
   return path
 
 
-def check_changes(path: Path, config: Config, meta: dict) -> dict:
+def recorded(path: Path, meta: Mapping) -> Config | None:
+  """Settings that a checkpoint was written with; None where nothing says them.
+
+  Args:
+    path: config.yaml of the run, which says where things lie, and the rest if
+      the checkpoint is of a version that did not hold it.
+    meta: of the checkpoint.
+
+  Raises:
+    ConfigError: they are none.
+  """
+  if 'settings' not in meta:
+    return Config.load(path) if path.exists() else None
+  try:
+    return load_configs().defaults.replace(upgrade(meta['settings']))
+  except ConfigError as error:
+    raise ConfigError(f'checkpoints of {path.parent}: {error}') from None
+
+
+def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
   """Says which settings of a continued run differ; some must not.
+
+  Args:
+    path: config.yaml of the run.
+    config: what it is continued with.
+    meta: of the checkpoint it is continued from.
 
   Returns:
     Value before and now by key, without logdir.
@@ -87,8 +116,15 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
     ConfigError: a setting changed that the run's counters rest on.
   """
   if not path.exists():
+    warn(f'{path} is missing; it is written anew.')
+  before = recorded(path, meta)
+  if before is None:
+    warn(
+      'nothing says what task, method and seed the run had; only the sizes of '
+      'its networks are compared.'
+    )
     return {}
-  before, now = Config.load(path).flat, config.flat
+  before, now = before.flat, config.flat
   changed = [
     k
     for k in now
@@ -96,10 +132,11 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
     and k != 'logdir'
     and not without_effect(config.method, k)
   ]
-  if 'method' not in _saved(path):
-    _check_short(path, before, now)
-  if 'bc_targets' in changed and 'bc_targets' not in _saved(path):
-    _check_targets(path, before)
+  if 'settings' not in meta:
+    if 'method' not in _saved(path):
+      _check_short(path, before, now)
+    if 'bc_targets' in changed and 'bc_targets' not in _saved(path):
+      _check_targets(path, before)
   fixed = ['task', 'seed', 'method']
   if meta['phase'] == 'online':
     fixed += ['offline_steps', 'updates_per_episode']
@@ -117,11 +154,15 @@ def check_changes(path: Path, config: Config, meta: dict) -> dict:
   return {key: (before.get(key), now[key]) for key in changed}
 
 
-def keep_name(path: Path, config: Config) -> Config:
+def keep_name(
+  path: Path, config: Config, meta: Mapping = MappingProxyType({})
+) -> Config:
   """The settings of a continued run, under the name that it is known by.
 
   Before 0.2 that was the name of its directory, which nothing else recorded.
   """
+  if 'settings' in meta:
+    return config
   saved = _saved(path)
   if not saved or 'method' in saved:
     return config
@@ -130,15 +171,17 @@ def keep_name(path: Path, config: Config) -> Config:
   return config if known else config.update(variant=name)
 
 
-def keep_added(path: Path, config: Config) -> Config:
+def keep_added(
+  path: Path, config: Config, meta: Mapping = MappingProxyType({})
+) -> Config:
   """The settings of a continued run, with what its version had no choice of.
 
   Defaults and the presets of methods do not change that within a run, values
   that are given by name do.
   """
-  if not path.exists():
+  before, unnamed = recorded(path, meta), (None, *METHODS)
+  if before is None:
     return config
-  before, unnamed = Config.load(path), (None, *METHODS)
   kept = {
     key: before[key]
     for key in ADDED

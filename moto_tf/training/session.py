@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from moto_tf import memory, rules
+from moto_tf import files, memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, without_effect
 from moto_tf.data.inspect import differences, read_record
@@ -16,8 +16,9 @@ from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
 from moto_tf.errors import warn
+from moto_tf.ownership import Owner
 from moto_tf.policy import spaces_to_meta
-from moto_tf.training import rundir
+from moto_tf.training import meta, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.logger import Logger
 from moto_tf.training.records import Records
@@ -71,18 +72,20 @@ class Session:
     self.make_env = make_env or rundir.env_maker(config)
     self._signal, self._handlers = None, {}
     self._checkpoints = Checkpoints(
-      self.logdir / 'checkpoints', config.checkpoint_keep
+      self.logdir / 'checkpoints', config.checkpoint_keep, meta.check
     )
     memory.check(config)
     with contextlib.ExitStack() as stack:
       offline = rundir.find_offline(config)  # First: a frequent mistake.
+      self._owner = stack.enter_context(Owner(self.logdir))
+      files.sweep(self.logdir / name for name in rundir.PLACES)
       loaded = self._checkpoints.load()
-      changes = {}
+      said, changes = {}, {}
       if loaded:
-        path = self.logdir / 'config.yaml'
-        config = rundir.keep_added(path, config)
-        changes = rundir.check_changes(path, config, loaded[1])
-        self.config = config = rundir.keep_name(path, config)
+        path, said = self.logdir / 'config.yaml', loaded[1]
+        config = rundir.keep_added(path, config, said)
+        changes = rundir.check_changes(path, config, said)
+        self.config = config = rundir.keep_name(path, config, said)
       self.driver = Driver(self.make_env, 1, config.env_workers)
       stack.callback(self.driver.close)
       spaces = self.driver.obs_space, self.driver.act_space
@@ -110,11 +113,19 @@ class Session:
       self.batches = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self.batches.close)
       resumed = self.counters.gradient_step if loaded else None
+      count = said.get('rows', {}).get
       self.logger = Logger(
-        self.logdir, str(config), rundir.hparams(config), resumed, self.total
+        self.logdir,
+        str(config),
+        rundir.hparams(config),
+        resumed,
+        self.total,
+        count('metrics'),
       )
       stack.callback(self.logger.close)
-      self.records = Records(self.logdir, config, resumed, changes)
+      self.records = Records(
+        self.logdir, config, resumed, changes, count('evaluations')
+      )
       self._stack = stack.pop_all()
     self._saved = self.logged = self.position if loaded else None
     print(f'Method: {METHODS[config.method].label}.')
@@ -133,16 +144,22 @@ class Session:
 
   def save(self) -> Path:
     """Writes a checkpoint of everything that continues the run."""
-    meta = {
+    self._owner.check()
+    said = {
       'counters': self.counters.named(),
       'phase': self.phase,
       'episodes': self.replay.online_names(),
       'spaces': self._spaces,
       'prefill': self.prefill,
+      'settings': meta.settings(self.config),
+      'rows': {
+        'metrics': self.logger.count,
+        'evaluations': self.records.count,
+      },
     }
     self._saved = self.position
     step = self.counters.gradient_step
-    return self._checkpoints.save(step, self.agent.save(), meta)
+    return self._checkpoints.save(step, self.agent.save(), said)
 
   def save_if_new_step(self) -> None:
     """Saves unless there is a checkpoint of this gradient step."""
@@ -198,13 +215,13 @@ class Session:
 
   def _restore(self, loaded):
     """Takes over a checkpoint; returns the names of its online episodes."""
-    arrays, meta, path = loaded
+    arrays, said, path = loaded
     self.agent.load(arrays)
-    self.counters = Counters(**meta['counters'])
-    self.prefill = meta['prefill']
+    self.counters = Counters(**said['counters'])
+    self.prefill = said['prefill']
     step = self.counters.gradient_step
     print(f'Continuing from {path.name} at gradient step {step}.')
-    return meta['episodes']
+    return said['episodes']
 
 
 def open_replay(

@@ -4,7 +4,9 @@ Events are written here and not by tf.summary, which reports no error when the
 disk is full and leaves a file that TensorBoard stops reading.
 """
 
+import io
 import os
+import re
 import socket
 import time
 from collections.abc import Iterable, Mapping
@@ -75,7 +77,7 @@ LAYOUT = {
 
 
 class TensorBoard:
-  """Event files of one process, opened at the first write.
+  """Event files of one process, created by the first write.
 
   The first holds everything by gradient step. The second, in the directory
   `env_steps`, holds success and return by env step, one point for each, and
@@ -134,11 +136,6 @@ class TensorBoard:
     self._main.flush()
     self._by_env_step.flush()
 
-  def close(self) -> None:
-    """Closes the event files that are open."""
-    self._main.close()
-    self._by_env_step.close()
-
   def _start(self):
     """Forgets what earlier files hold beyond the checkpoint.
 
@@ -176,16 +173,25 @@ class TensorBoard:
 
 
 class _EventFile:
-  """File of events in a directory of its own, created when first used."""
+  """File of events in a directory of its own, created when first flushed.
+
+  TensorBoard reads the files of a directory in the order of their names, which
+  begin with the time. They are numbered on from those of earlier sessions, in
+  case the clock was set back.
+  """
 
   def __init__(self, directory):
-    name = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
+    pattern = re.compile(r'events\.out\.tfevents\.(\d{1,12})\..*')
+    names = os.listdir(directory) if directory.is_dir() else []
+    numbers = [int(m[1]) for name in names if (m := pattern.fullmatch(name))]
+    number = max([int(time.time()), *(x + 1 for x in numbers)])
+    name = f'{number:010}.{socket.gethostname()}.{os.getpid()}'
     self._path = directory / f'events.out.tfevents.{name}'
-    self._file = None
+    self._records, self._waiting = None, io.BytesIO()
 
   @property
   def is_open(self):
-    return self._file is not None
+    return self._records is not None
 
   def write(self, step, summary):
     self._event(step=step, summary=summary)
@@ -207,27 +213,26 @@ class _EventFile:
         path.unlink()
 
   def flush(self):
-    if self._file is not None:
+    """Writes what is waiting. A failure leaves nothing for later."""
+    data = self._waiting.getvalue()
+    self._waiting.seek(0)
+    self._waiting.truncate()
+    if data:
       with writing(self._path):
-        self._file.flush()
-
-  def close(self):
-    if self._file is not None:
-      with writing(self._path):
-        self._file.close()
+        self._path.parent.mkdir(exist_ok=True)
+        with self._path.open('ab', buffering=0) as file:
+          while data:
+            data = data[file.write(data) :]
 
   def _event(self, **content):
     from tensorboard.compat.proto import event_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    with writing(self._path):
-      if self._file is None:
-        self._path.parent.mkdir(exist_ok=True)
-        self._file = self._path.open('ab')
-        self._records = RecordWriter(self._file)
-        self._event(file_version='brain.Event:2')
-      event = event_pb2.Event(wall_time=time.time(), **content)
-      self._records.write(event.SerializeToString())
+    if self._records is None:
+      self._records = RecordWriter(self._waiting)
+      self._event(file_version='brain.Event:2')
+    event = event_pb2.Event(wall_time=time.time(), **content)
+    self._records.write(event.SerializeToString())
 
 
 def _summary(scalars, gifs=None, texts=None):
