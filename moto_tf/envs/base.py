@@ -26,6 +26,7 @@ one of each episode.
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
@@ -154,6 +155,26 @@ class Env:
         )
     flags['success'] = self._success
     return {**values, **{k: np.bool_(flags.get(k, False)) for k in FLAGS}}
+
+
+def check_simulation(data: Any) -> None:
+  """Refuses a MuJoCo simulation that became unstable since its reset.
+
+  MuJoCo then prints a warning, resets it by itself in the middle of the
+  episode, and goes on from there.
+
+  Args:
+    data: MjData.
+
+  Raises:
+    SimulationError: it was reset.
+  """
+  # Bad positions, velocities and accelerations, of the enum mjtWarning.
+  if data.warning.number[4:7].any():
+    raise SimulationError(
+      'The MuJoCo simulation became unstable (nan, infinite or huge values in '
+      'QPOS, QVEL or QACC) and was reset in the middle of the episode.'
+    )
 
 
 def check_actions(actions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,6 +4,7 @@ import collections
 import functools
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -84,7 +85,7 @@ class Driver:
     seeds: Iterable[int],
     on_episode: Callable[[dict], None] | None = None,
     over: Callable[[], np.ndarray] | None = None,
-    on_lost: Callable[[int, Exception], None] | None = None,
+    on_lost: Callable[[int, str], None] | None = None,
   ) -> list[dict | None]:
     """Runs one episode per seed and returns them in the order of the seeds.
 
@@ -102,9 +103,9 @@ class Driver:
       on_episode: called with each episode when it is finished.
       over: asked after each call of the policy which rows' episodes end here,
         bool [N], without the action; the end is a cut, not a terminal state.
-      on_lost: called with the seed and the error of an episode that the
-        environment cannot finish, which is left out then. A run of them is
-        raised in any case.
+      on_lost: called with the seed of an episode that the environment cannot
+        finish, and why; it is left out then. A run of them is raised in any
+        case.
 
     Returns:
       Episodes: dicts of arrays [T + 1, ...]: the observations, action (which
@@ -114,8 +115,10 @@ class Driver:
     Raises:
       EnvError: the actions have a wrong shape or are not finite, or the
         environment breaks its contract.
-      WorkerError: a seed failed three times in its worker process. In this
-        process, what the environment raises.
+      WorkerError: a seed failed three times in its worker process, or several
+        were lost one after the other.
+      Exception: what the environment raises in this process, without
+        `on_lost`.
     """
     seeds = [int(s) for s in seeds]
     waiting = collections.deque(enumerate(seeds))
@@ -150,10 +153,17 @@ class Driver:
             record = lane.result()
           except Exception as error:
             lost += 1
-            if not on_lost or lost == LOST or _is_permanent(error):
+            if not on_lost or _is_permanent(error):
               raise
             lane.abandon()
-            on_lost(lane.seed, error)
+            problem = _describe(error)
+            if lost == LOST:
+              raise WorkerError(
+                f'{LOST} episodes in a row were lost. The last one, of seed '
+                f'{lane.seed}: {problem}',
+                error,
+              ) from error
+            on_lost(lane.seed, problem)
             continue
           for key in obs:
             obs[key][i] = record[key]
@@ -289,6 +299,13 @@ class _Inline:
 
   def close(self):
     self._env.close()
+
+
+def _describe(error):
+  """Its message; a defect of an environment keeps its traceback."""
+  if isinstance(error, MotoError):
+    return str(error)
+  return ''.join(traceback.format_exception(error)).rstrip()
 
 
 def _is_permanent(error):
