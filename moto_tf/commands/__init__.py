@@ -5,6 +5,8 @@ Each module parses the arguments of one command and calls what does the work.
 
 import argparse
 
+# What to do about a command that was interrupted and keeps what it has done.
+CONTINUE = 'Run the same command to go on.'
 COMMANDS = {
   'collect': 'record demonstrations with scripted experts',
   'dataset': 'look at episodes, import those of others, export them',

@@ -7,6 +7,7 @@ from pathlib import Path
 import moto_tf
 from moto_tf.commands import add_plugins, make_parser, positive
 from moto_tf.commands.settings import load_plugins
+from moto_tf.signals import interruptible
 from moto_tf.studies import STUDIES
 
 
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   del args['plugins']
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     moto_tf.diagnose(**args)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import moto_tf
 from moto_tf.commands import make_parser
 from moto_tf.results import export as results
+from moto_tf.signals import interruptible
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -24,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--methods', default='', help='regular expression over the methods')
   add('--force', action='store_true', help='overwrite runs with more steps')
   args = vars(parser.parse_args(argv))
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     for path, content in results.export_all(args.pop('indir'), **args).items():
       value, step = results.success(content)
       value = 'unknown' if value is None else f'{value:.2f}'

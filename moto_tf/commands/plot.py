@@ -12,6 +12,7 @@ from pathlib import Path
 import moto_tf
 from moto_tf.commands import add_plugins, make_parser
 from moto_tf.results import plotting
+from moto_tf.signals import interruptible
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--smooth', type=int, default=1, help='values averaged for the curves')
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     moto_tf.load_plugins(args.pop('plugins'))
     for path in plotting.plot(args.pop('indir'), **args):
       print(f'Wrote {path}.')

@@ -206,7 +206,7 @@ class Run:
     self.replay.add(episode, f'{counters.episode:06d}')
     counters.episode += 1
     # Not before: a run that is continued in between loses them again.
-    counters.lost += len(lost)
+    counters.lost_episodes += len(lost)
     counters.agent_step += metrics['length']
     counters.env_step += metrics['length'] * session.driver.action_repeat
     self.monitor.after_episode(metrics, session.driver.seconds)

@@ -42,7 +42,7 @@ class Counters:
   agent_step: int = 0
   env_step: int = 0
   episode: int = 0
-  lost: int = 0
+  lost_episodes: int = 0
 
   def named(self) -> dict[str, int]:
     return dataclasses.asdict(self)
