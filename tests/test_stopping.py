@@ -8,6 +8,7 @@ import signal
 
 import numpy as np
 import pytest
+import toy_method  # noqa: F401
 from gymnasium.spaces import Box
 
 from moto_tf import make_config
