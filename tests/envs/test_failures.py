@@ -250,8 +250,10 @@ import moto_tf
 from moto_tf.envs import render
 with moto_tf.explain_errors():
   mujoco = render.load_mujoco()
-  xml = '<mujoco><worldbody><geom size="1 1 1" type="box"/></worldbody></mujoco>'
-  model = mujoco.MjModel.from_xml_string(xml)
+  geom = '<geom size="1 1 1" type="box"/>'
+  model = mujoco.MjModel.from_xml_string(
+    f'<mujoco><worldbody>{geom}</worldbody></mujoco>'
+  )
   data = mujoco.MjData(model)
   mujoco.mj_forward(model, data)
   view = render.View(0, -45, 4, (0, 0, 0))
