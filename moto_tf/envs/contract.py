@@ -19,22 +19,20 @@ CONTRACT = (
 )
 
 
-class ContractError(EnvError):
-  """An environment does not do what gymnasium expects."""
-
-  def __init__(self, problem: str):
-    super().__init__(f'{problem} {CONTRACT}')
+def broken(problem: str) -> EnvError:
+  """The error of an environment that does not do what gymnasium expects."""
+  return EnvError(f'{problem} {CONTRACT}')
 
 
 def check_reset(env: Any) -> None:
-  """Raises ContractError if an environment cannot be given a seed."""
+  """Raises an EnvError if an environment cannot be given a seed."""
   for layer in (env, getattr(env, 'unwrapped', env)):
     try:
       inspect.signature(layer.reset).bind(seed=0)
     except AttributeError:
-      raise ContractError(f'{env} has no reset.') from None
+      raise broken(f'{env} has no reset.') from None
     except TypeError as error:
-      raise ContractError(
+      raise broken(
         f'The reset of {env} takes no seed ({error}), so that its episodes '
         'cannot be told apart and repeated.'
       ) from None
@@ -48,7 +46,7 @@ def split_reset(result: Any) -> Any:
     return result
   if len(result) == 2 and _is_info(result[1]):
     return result[0]
-  raise ContractError(f'reset returned a tuple of {_kinds(result)}.')
+  raise broken(f'reset returned a tuple of {_kinds(result)}.')
 
 
 def split_step(result: Any) -> tuple[Any, float, bool, bool, bool]:
@@ -57,11 +55,9 @@ def split_step(result: Any) -> tuple[Any, float, bool, bool, bool]:
   Of gym's four values, done is a time limit where its wrapper says so.
   """
   if not isinstance(result, tuple | list) or len(result) not in (4, 5):
-    raise ContractError(
-      f'step returned {_kinds(result)}, which are not five values.'
-    )
+    raise broken(f'step returned {_kinds(result)}, which are not five values.')
   if not _is_info(result[-1]):
-    raise ContractError(
+    raise broken(
       f'step returned a {type(result[-1]).__name__} as info, expected a dict.'
     )
   info = result[-1] or {}
@@ -81,7 +77,7 @@ def part(obs: Any, key: str) -> Any:
   """An observation by its key."""
   if not isinstance(obs, Mapping) or key not in obs:
     found = sorted(obs) if isinstance(obs, Mapping) else type(obs).__name__
-    raise ContractError(f'The observation {key!r} is missing in {found}.')
+    raise broken(f'The observation {key!r} is missing in {found}.')
   return obs[key]
 
 
@@ -89,7 +85,7 @@ def vector(value: Any, key: str, size: int) -> np.ndarray:
   """A vector observation, float32 [size], as a copy."""
   found = _numbers(value)
   if found is None or found.size != size:
-    raise ContractError(
+    raise broken(
       f'The observation {key!r} is {_describe(value)}, expected {size} numbers '
       'as its space says.'
     )
@@ -104,7 +100,7 @@ def image(value: Any, key: str) -> np.ndarray:
   if fits and found.dtype.kind in 'iu' and found.dtype != np.uint8:
     fits = found.min() >= 0 and found.max() <= 255
   if not fits or found.dtype.kind not in 'iu':
-    raise ContractError(
+    raise broken(
       f'The observation {key!r} is {_describe(value)}, expected an image uint8 '
       '(H, W, 3) as its space says.'
     )
@@ -114,7 +110,7 @@ def image(value: Any, key: str) -> np.ndarray:
 def _reward(value):
   found = _numbers(value)
   if found is None or found.size != 1:
-    raise ContractError(f'The reward is {_describe(value)}, expected a number.')
+    raise broken(f'The reward is {_describe(value)}, expected a number.')
   return float(found.item())
 
 
@@ -123,9 +119,7 @@ def _flag(value, name):
     return False
   found = _numbers(value)
   if found is None or found.size != 1 or found.item() not in (0, 1):
-    raise ContractError(
-      f'{name} is {_describe(value)}, expected true or false.'
-    )
+    raise broken(f'{name} is {_describe(value)}, expected true or false.')
   return bool(found.item())
 
 
@@ -136,7 +130,7 @@ def _success(info):
     return False
   found = _numbers(value)
   if found is None or not np.isfinite(found).all():
-    raise ContractError(
+    raise broken(
       f'The success in info is {_describe(value)}, expected true or false.'
     )
   return bool(found.any())

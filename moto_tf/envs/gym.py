@@ -124,7 +124,7 @@ class GymEnv(Env):
       # Of a wrapper of gymnasium around an environment of the older gym.
       if 'values to unpack' not in str(error):
         raise
-      raise contract.ContractError(
+      raise contract.broken(
         f'A step of {self._env} failed: {error}.'
       ) from error
     data = getattr(self._inner, 'data', None)

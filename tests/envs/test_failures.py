@@ -16,8 +16,9 @@ import pytest
 from env_helpers import settings
 from gymnasium.spaces import Box
 
-from moto_tf.envs import Env, EnvError, make_env, render
-from moto_tf.envs.base import SimulationError
+from moto_tf import envs
+from moto_tf.data import record
+from moto_tf.envs import Env, EnvError, SimulationError, make_env, render
 from moto_tf.envs.driver import LOST, Driver
 from moto_tf.envs.worker import GRACE, WorkerError
 from moto_tf.signals import StopAsked, StopRequest
@@ -39,13 +40,13 @@ class Fragile(Env):
     self._troubles, self._once = troubles or {}, once
 
   def _reset(self, seed):
-    self._state = np.float32([seed, 0])
+    self._seed, self._state = seed, np.float32([seed, 0])
     return {'state': self._state.copy()}
 
   def _step(self, action):
     self._state[1] += 1
     if self._state[1] == 2:
-      self._fail(self._troubles.get(int(self._state[0])))
+      self._fail(self._troubles.get(self._seed))
     return {'state': self._state.copy()}, 0.0, False, False, False
 
   def _fail(self, how):
@@ -140,6 +141,28 @@ def test_what_no_seed_can_mend_is_raised_at_once(drive, workers, capfd):
   with pytest.raises(EnvError, match='^This will not work with any seed'):
     driver.run(still, [1], on_lost=lambda *args: None)
   assert 'again' not in capfd.readouterr().err
+
+
+def test_a_recording_drops_a_lost_attempt(tmp_path, capsys):
+  """And it does not try it again when it goes on."""
+  troubles = {record._seed(0, 1): 'nan'}
+  act = lambda obs: np.zeros(1, np.float32)
+  envs.register_suite(
+    'fragile',
+    lambda name, config: Fragile(troubles),
+    demonstrator=lambda name, order='': envs.Demonstrator(
+      lambda seed: act, lambda episode: True
+    ),
+  )
+  try:
+    for count in (2, 3):
+      recording = record.Recording('fragile_task', {})
+      assert len(record.collect(recording, tmp_path, count).lengths) == count
+      assert ('attempt 1 is lost' in capsys.readouterr().err) == (count == 2)
+  finally:
+    envs.SUITES.remove('fragile')
+  names = [path.name for path in sorted(tmp_path.glob('*.npz'))]
+  assert names == ['000000-3.npz', '000002-3.npz', '000003-3.npz']
 
 
 def test_a_defect_in_this_process_keeps_its_traceback(drive):
