@@ -420,9 +420,9 @@ def test_load_policy(finished):
     policy(np.zeros(3, np.float32))
 
 
-@pytest.mark.parametrize(
-  'wrong, problem',
-  [
+def test_a_policy_refuses_what_is_no_observation(finished):
+  """And it remembers what it did before."""
+  cases = [
     ([np.nan, 0], r"'state' has 1 of 2 numbers .* the first at \[0\]"),
     ([0, -np.inf], r'the first at \[1\]'),
     ([1e300, 0], 'not finite as float32'),
@@ -433,13 +433,10 @@ def test_load_policy(finished):
     ([0.5, [0.5, 1]], "Observation 'state': "),
     (None, 'dtype object, expected'),
     ({'other': [0, 0]}, "'state' is missing"),
-  ],
-)
-def test_a_policy_refuses_what_is_no_observation(finished, wrong, problem):
-  """And it remembers what it did before."""
+  ]
   policy, other = load_policy(finished), load_policy(finished)
   state = np.array([0.5, -0.5], np.float32)
-  for _ in range(2):
+  for wrong, problem in cases:
     with pytest.raises(ObservationError, match=problem):
       policy(wrong)
     np.testing.assert_array_equal(policy(state), other(state))
