@@ -4,6 +4,7 @@ import importlib
 import sys
 
 from moto_tf.commands import COMMANDS, printing
+from moto_tf.signals import interruptible
 
 
 @printing()
@@ -23,7 +24,8 @@ def main() -> None:
     )
   # What the usage and the records of a run name.
   sys.argv[:2] = [f'python -m moto_tf {name}']
-  importlib.import_module(f'moto_tf.commands.{name}').main()
+  with interruptible():
+    importlib.import_module(f'moto_tf.commands.{name}').main()
 
 
 if __name__ == '__main__':

@@ -1,13 +1,19 @@
 """A trained policy, from a log directory."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gymnasium
 import numpy as np
 
 from moto_tf.config import Config
+from moto_tf.errors import MotoError
 from moto_tf.training import meta, provenance
 from moto_tf.training.checkpoint import CheckpointError, Checkpoints
+
+
+class ObservationError(MotoError, ValueError):
+  """A policy cannot act on an observation; the message names its key."""
 
 
 class Policy:
@@ -41,37 +47,75 @@ class Policy:
         key alone. Other keys are ignored.
 
     Raises:
-      ValueError: a key is missing, or a shape or dtype is not the one the
-        policy was trained on.
+      ObservationError: a key is missing, a shape or dtype is not the one the
+        policy was trained on, or numbers are not finite or so large that the
+        policy cannot take them in. What it remembers stays as it was.
     """
     agent = self._agent
     keys = agent.input_keys
-    if not isinstance(observation, dict):
+    if not isinstance(observation, Mapping):
       if len(keys) != 1:
-        raise ValueError(f'The policy needs a dict with the keys {keys}.')
+        raise ObservationError(f'The policy needs a dict with the keys {keys}.')
       observation = {keys[0]: observation}
     obs = {'is_first': np.array([self._step == 0])}
     for key in keys:
       if key not in observation:
-        raise ValueError(
+        raise ObservationError(
           f'Observation {key!r} is missing; the policy needs {keys}.'
         )
-      value, space = np.asarray(observation[key]), agent.obs_space[key]
-      if value.shape != space.shape or (
-        (space.dtype == np.uint8) != (value.dtype == np.uint8)
-      ):
-        raise ValueError(
-          f'Observation {key!r} has shape {value.shape} and dtype '
-          f'{value.dtype}, expected {space.shape} {space.dtype}.'
-        )
-      obs[key] = value.astype(space.dtype)[None]
+      obs[key] = _check(key, observation[key], agent.obs_space[key])[None]
     lanes = (
       np.array([self._seed * 100_003 + self._episode]),
       np.array([self._step]),
     )
-    action, self._state = agent.policy(obs, self._state, lanes, self._mode)
+    action, state = agent.policy(obs, self._state, lanes, self._mode)
+    # Infinite numbers inside may still give an action that looks normal.
+    inside = state.values() if isinstance(state, Mapping) else ()
+    for value in (action, *inside):
+      if not np.isfinite(value).all():
+        raise ObservationError(
+          f'The policy cannot act on this observation: {_extent(obs)}. Its '
+          'numbers are far from those it was trained on.'
+        )
+    self._state = state
     self._step += 1
     return action[0]
+
+
+def _check(key, value, space):
+  """An observation as an array of its space."""
+  try:
+    value = np.asarray(value)
+  except ValueError as error:  # Lists of several lengths.
+    raise ObservationError(f'Observation {key!r}: {error}.') from error
+  image = space.dtype == np.uint8
+  if (
+    value.shape != space.shape
+    or value.dtype.kind not in 'biuf'
+    or image != (value.dtype == np.uint8)
+  ):
+    raise ObservationError(
+      f'Observation {key!r} has shape {value.shape} and dtype {value.dtype}, '
+      f'expected {space.shape} {space.dtype}.'
+    )
+  with np.errstate(over='ignore'):
+    value = value.astype(space.dtype)
+  if not image and not np.isfinite(value).all():
+    wrong = np.argwhere(~np.isfinite(value))
+    raise ObservationError(
+      f'Observation {key!r} has {len(wrong)} of {value.size} numbers that are '
+      f'not finite as {space.dtype}, the first at {wrong[0].tolist()}.'
+    )
+  return value
+
+
+def _extent(obs):
+  """The range of the numbers of each observation."""
+  return ', '.join(
+    f'{key} from {value.min():.3g} to {value.max():.3g}'
+    for key, value in obs.items()
+    if key != 'is_first'
+  )
 
 
 def load_policy(

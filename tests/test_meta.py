@@ -18,6 +18,7 @@ META = {
     'agent_step': 16,
     'env_step': 32,
     'episode': 2,
+    'lost_episodes': 1,
   },
   'phase': 'online',
   'episodes': ['000000-10', '000001-6'],
@@ -25,6 +26,8 @@ META = {
   'prefill': 1,
   'settings': meta.settings(make_config('debug')),
   'rows': {'metrics': 2, 'evaluations': 1},
+  'unfinished': False,
+  'unlogged': {'train/kl': 1.5},
 }
 # Places in META, values that none of them can hold, and a word of the message.
 WRONG = [
@@ -33,6 +36,9 @@ WRONG = [
   ('counters.gradient_step', '4', "gradient_step is '4'"),
   ('counters.gradient_step', True, 'gradient_step'),
   ('counters.named', 1, 'named'),
+  ('counters.lost_episodes', -1, 'lost_episodes'),
+  ('unfinished', 1, 'unfinished'),
+  ('unlogged.train/kl', 'much', 'unlogged'),
   ('counters.episode', None, 'episode'),
   ('counters.episode', 1, '2 episodes of 16 transitions'),
   ('counters.agent_step', 17, 'the episodes have 16'),

@@ -18,7 +18,7 @@ from moto_tf.agents.base import MismatchError
 from moto_tf.data.episodes import find_episodes, load_episode
 from moto_tf.envs.gym import wrap_gym
 from moto_tf.ownership import OwnedError
-from moto_tf.policy import load_policy
+from moto_tf.policy import ObservationError, load_policy
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
 from moto_tf.training import run as module
@@ -453,6 +453,28 @@ def test_load_policy(finished):
   np.testing.assert_array_equal(policy(state), again(state))
   with pytest.raises(ValueError, match=r"'state'.*expected \(2,\)"):
     policy(np.zeros(3, np.float32))
+
+
+def test_a_policy_refuses_what_is_no_observation(finished):
+  """And it remembers what it did before."""
+  cases = [
+    ([np.nan, 0], r"'state' has 1 of 2 numbers .* the first at \[0\]"),
+    ([0, -np.inf], r'the first at \[1\]'),
+    ([1e300, 0], 'not finite as float32'),
+    ([3e38, -3e38], r'far from those it was trained on'),
+    (np.array([0.5, None]), 'dtype object, expected'),
+    (['0.5', '0.5'], 'dtype <U3, expected'),
+    ([0.5j, 0.5], 'dtype complex128, expected'),
+    ([0.5, [0.5, 1]], "Observation 'state': "),
+    (None, 'dtype object, expected'),
+    ({'other': [0, 0]}, "'state' is missing"),
+  ]
+  policy, other = load_policy(finished), load_policy(finished)
+  state = np.array([0.5, -0.5], np.float32)
+  for wrong, problem in cases:
+    with pytest.raises(ObservationError, match=problem):
+      policy(wrong)
+    np.testing.assert_array_equal(policy(state), other(state))
 
 
 def command(logdir, *extra):

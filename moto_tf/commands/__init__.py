@@ -17,6 +17,8 @@ LARGEST = 2**31 - 1
 # Processes for each core that a user may ask for.
 PER_CORE = 16
 
+# What to do about a command that was interrupted and keeps what it has done.
+CONTINUE = 'Run the same command to go on.'
 COMMANDS = {
   'collect': 'record demonstrations with scripted experts',
   'dataset': 'look at episodes, import those of others, export them',

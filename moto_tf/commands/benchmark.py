@@ -21,6 +21,7 @@ from moto_tf.benchmark import report, run
 from moto_tf.commands import make_parser, positive, printing, whole_path
 from moto_tf.commands.settings import parse
 from moto_tf.presets import make_config
+from moto_tf.signals import interruptible
 
 DEFAULT = (['metaworld'], ['metaworld', 'small'])
 
@@ -62,11 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     make_case(names, rest, parser.prog)
     for names in ([args.configs] if args.configs else DEFAULT)
   ]
-  try:
-    with moto_tf.explain_errors():
-      measure(args, cases)
-  except KeyboardInterrupt:
-    sys.exit('\nStopped.')
+  with interruptible(), moto_tf.explain_errors():
+    measure(args, cases)
 
 
 def make_case(names: list[str], rest: list[str], prog: str) -> run.Case:

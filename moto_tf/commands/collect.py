@@ -14,11 +14,11 @@ configs.yaml, such as --env.camera corner4; train with the same ones.
 """
 
 import argparse
-import sys
 
 import moto_tf
 from moto_tf import envs, memory, presets, registry
 from moto_tf.commands import (
+  CONTINUE,
   add_plugins,
   make_parser,
   natural,
@@ -29,6 +29,7 @@ from moto_tf.commands import (
   whole_path,
 )
 from moto_tf.data import inspect, record
+from moto_tf.signals import interruptible
 
 
 @printing()
@@ -49,12 +50,9 @@ def main(argv: list[str] | None = None) -> None:
   for flag in rest:
     if flag.startswith('--') and not flag.startswith(('--env.', '--configs')):
       parser.error(f'unknown option {flag}; beside these only --env.* is used.')
-  try:
-    with moto_tf.explain_errors():
-      registry.load_plugins(args.plugins)
-      infos = collect(args, rest, parser.prog)
-  except KeyboardInterrupt:
-    sys.exit('\nStopped. Run the same command to go on.')
+  with interruptible(CONTINUE), moto_tf.explain_errors():
+    registry.load_plugins(args.plugins)
+    infos = collect(args, rest, parser.prog)
   print('\n' + inspect.compare(infos))
 
 

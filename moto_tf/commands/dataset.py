@@ -16,11 +16,11 @@ configs.yaml; train with the same ones. `export` writes a Minari dataset.
 
 import argparse
 import pathlib
-import sys
 
 import moto_tf
 from moto_tf import envs, memory, registry
 from moto_tf.commands import (
+  CONTINUE,
   add_plugins,
   make_parser,
   positive,
@@ -31,6 +31,7 @@ from moto_tf.commands import (
 )
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
+from moto_tf.signals import interruptible
 
 
 @printing()
@@ -75,23 +76,20 @@ def main(argv: list[str] | None = None) -> None:
       flag.startswith('--') and not flag.startswith('--env.')
     ):
       parser.error(f'unknown option {flag}.')
-  try:
-    with moto_tf.explain_errors():
-      registry.load_plugins(args.plugins)
-      if args.command == 'info':
-        show(args.directory, args.task)
-      elif args.command == 'video':
-        inspect.render(args.directory, args.out, args.episodes, args.key)
-        print(f'Wrote {args.out}.')
-      elif args.command == 'import':
-        take_over(args, rest, parser.prog)
-      else:
-        from moto_tf.data import minari_export
+  with interruptible(CONTINUE), moto_tf.explain_errors():
+    registry.load_plugins(args.plugins)
+    if args.command == 'info':
+      show(args.directory, args.task)
+    elif args.command == 'video':
+      inspect.render(args.directory, args.out, args.episodes, args.key)
+      print(f'Wrote {args.out}.')
+    elif args.command == 'import':
+      take_over(args, rest, parser.prog)
+    else:
+      from moto_tf.data import minari_export
 
-        path = minari_export.export(args.directory, args.root, args.id)
-        print(f'Wrote {path}.')
-  except KeyboardInterrupt:
-    sys.exit('\nStopped. Run the same command to go on.')
+      path = minari_export.export(args.directory, args.root, args.id)
+      print(f'Wrote {path}.')
 
 
 def show(directory: pathlib.Path, task: str) -> None:

@@ -13,6 +13,7 @@ from moto_tf.commands import (
   whole_path,
 )
 from moto_tf.commands.settings import load_plugins
+from moto_tf.signals import interruptible
 from moto_tf.studies import STUDIES
 
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   del args['plugins']
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     moto_tf.diagnose(**args)
 
 

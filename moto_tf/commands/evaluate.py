@@ -16,6 +16,7 @@ from moto_tf.commands import (
   processes,
   whole_path,
 )
+from moto_tf.signals import interruptible
 from moto_tf.training import evaluation
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--force', action='store_true', help='replace an earlier evaluation')
   add_plugins(parser)
   args = parser.parse_args(argv)
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     moto_tf.load_plugins(args.plugins)
     summary, paths = evaluation.evaluate_run(
       args.logdir,
@@ -66,12 +67,13 @@ def main(argv: list[str] | None = None) -> None:
 
 def describe(summary: dict) -> str:
   """Success and return with their intervals, and what the suite logs."""
+  lost = f' and {summary["lost"]} lost' if summary['lost'] else ''
   text = (
     f'success {summary["success"]:.2f} '
     f'[{summary["success_low"]:.2f}, {summary["success_high"]:.2f}]  '
     f'return {summary["return"]:.1f} '
     f'[{summary["return_low"]:.1f}, {summary["return_high"]:.1f}]  '
-    f'(95% intervals, {summary["episodes"]} episodes, gradient step '
+    f'(95% intervals, {summary["episodes"]} episodes{lost}, gradient step '
     f'{summary["gradient_step"]})'
   )
   usual = {'seed', 'success', 'return', 'length'}

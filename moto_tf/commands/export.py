@@ -10,6 +10,7 @@ these files like log directories.
 import moto_tf
 from moto_tf.commands import make_parser, printing, whole_path
 from moto_tf.results import export as results
+from moto_tf.signals import interruptible
 
 
 @printing()
@@ -25,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--methods', default='', help='regular expression over the methods')
   add('--force', action='store_true', help='overwrite runs with more steps')
   args = vars(parser.parse_args(argv))
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     for path, content in results.export_all(args.pop('indir'), **args).items():
       value, step = results.success(content)
       value = 'unknown' if value is None else f'{value:.2f}'

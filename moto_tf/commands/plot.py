@@ -10,6 +10,7 @@ over seeds.
 import moto_tf
 from moto_tf.commands import add_plugins, make_parser, printing, whole_path
 from moto_tf.results import plotting
+from moto_tf.signals import interruptible
 
 
 @printing()
@@ -29,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
   add('--smooth', type=int, default=1, help='values averaged for the curves')
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
     moto_tf.load_plugins(args.pop('plugins'))
     for path in plotting.plot(args.pop('indir'), **args):
       print(f'Wrote {path}.')

@@ -12,6 +12,7 @@ import sys
 
 import moto_tf
 from moto_tf.commands import printing
+from moto_tf.signals import interruptible
 
 DRY_RUN = '--dry-run'
 FLAGS = {
@@ -24,20 +25,19 @@ def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   argv = sys.argv[1:] if argv is None else argv
   config = moto_tf.parse(argv, flags=FLAGS)
-  try:
-    with moto_tf.explain_errors():
-      if DRY_RUN in argv:
-        from moto_tf.training.preview import preview
+  advice = 'The same command continues from the last checkpoint.'
+  with interruptible(advice), moto_tf.explain_errors():
+    if DRY_RUN in argv:
+      from moto_tf.training.preview import preview
 
-        print(preview(config))
-        return
+      print(preview(config))
+      return
+    try:
       logdir = moto_tf.train(config)
-      print(f'Done. Logs, checkpoints and videos are in {logdir}.')
-  except moto_tf.Stopped as stop:
-    print('Saved. The same command continues the run.', flush=True)
-    sys.exit(128 + stop.number)
-  except KeyboardInterrupt:
-    sys.exit('Stopped. The same command continues from the last checkpoint.')
+    except moto_tf.Stopped as stop:
+      print('Saved. The same command continues the run.', flush=True)
+      sys.exit(128 + stop.number)
+    print(f'Done. Logs, checkpoints and videos are in {logdir}.')
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import numpy as np
 from moto_tf import envs
 from moto_tf.data import episodes, inspect, store
 from moto_tf.envs import driver
-from moto_tf.errors import MotoError
+from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 
 # Attempts per wanted episode before a recording gives up.
@@ -68,10 +68,17 @@ class Recorder:
     make_env = envs.env_maker(recording.task, recording.env)
     self._driver = driver.Driver(make_env, workers, 'process')
 
-  def attempts(self, indices: list[int]) -> list[dict]:
-    """Return the episodes of some attempts, [records, ...] per key each."""
+  def attempts(self, indices: list[int]) -> list[dict | None]:
+    """Return the episodes of some attempts, [records, ...] per key each.
+
+    None for one that the environment cannot finish, which is named.
+    """
     seeds = [_seed(self._recording.seed, index) for index in indices]
-    return self._driver.run(self._policy, seeds, over=lambda: self._over)
+    lose = lambda seed, problem: warn(
+      f'attempt {indices[seeds.index(seed)]} is lost and dropped. {problem}'
+    )
+    over = lambda: self._over
+    return self._driver.run(self._policy, seeds, over=over, on_lost=lose)
 
   def close(self) -> None:
     """End the worker processes."""
@@ -133,7 +140,9 @@ def collect(
         # Never more than are missing, so the last one is the last attempt.
         indices = list(itertools.islice(left, min(workers, count - len(kept))))
         for index, episode in zip(indices, recorder.attempts(indices)):
-          if recording.all_outcomes or demonstrator.keep(episode):
+          if episode is not None and (
+            recording.all_outcomes or demonstrator.keep(episode)
+          ):
             episodes.save_episode(directory, f'{index:06d}', episode)
             kept.add(index)
           else:

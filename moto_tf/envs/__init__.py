@@ -17,6 +17,7 @@ from moto_tf.envs.base import (
   Demonstrator,
   Env,
   EnvError,
+  SimulationError,
   check_actions,
 )
 from moto_tf.registry import Registry, RegistryError, resolve
@@ -27,6 +28,7 @@ __all__ = [
   'Demonstrator',
   'Env',
   'EnvError',
+  'SimulationError',
   'Suite',
   'check_actions',
   'env_maker',

@@ -26,17 +26,22 @@ one of each episode.
 import dataclasses
 import operator
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box
 
-from moto_tf.errors import MotoError
+from moto_tf.errors import MotoError, warn
 
 FLAGS = ('is_first', 'is_last', 'is_terminal', 'success')
 
 
 class EnvError(MotoError, ValueError):
   """An environment cannot be made, or was used in a wrong way."""
+
+
+class SimulationError(EnvError):
+  """A simulation broke down in this episode; other episodes may go well."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +65,13 @@ class Env:
   """Base of environments: checks actions, counts steps, builds records.
 
   Suites call `__init__` and implement `_reset`, `_step` and `close`.
+
+  Attributes:
+    longest: agent steps after which an episode is cut where neither a time
+      limit nor the environment ends it.
   """
+
+  longest = 10_000
 
   def __init__(
     self,
@@ -105,6 +116,7 @@ class Env:
     Raises:
       EnvError: the action has a wrong shape or is not finite, or there is no
         running episode.
+      SimulationError: an observation or the reward is not finite.
     """
     if not self._running:
       raise EnvError('There is no running episode; call reset(seed) first.')
@@ -112,8 +124,13 @@ class Env:
     obs, reward, terminated, truncated, success = self._step(action)
     self._steps += 1
     self._success = self._success or bool(success)
-    limit = self._steps == self._time_limit
-    last = bool(terminated or truncated or limit)
+    last = bool(terminated or truncated or self._steps == self._time_limit)
+    if not last and not self._time_limit and self._steps == self.longest:
+      warn(
+        f'an episode was cut after {self._steps:,} agent steps, since nothing '
+        'else ends it; set --env.time_limit.'
+      )
+      last = True
     self._running = not last
     return self._record(obs, reward, is_last=last, is_terminal=bool(terminated))
 
@@ -132,12 +149,32 @@ class Env:
     values = {**obs, 'reward': np.float32(reward)}
     for key, value in values.items():
       if value.dtype != np.uint8 and not np.isfinite(value).all():
-        raise EnvError(
+        raise SimulationError(
           f'The environment gave a value that is not finite in {key!r} at '
           f'agent step {self._steps}; its simulation broke down.'
         )
     flags['success'] = self._success
     return {**values, **{k: np.bool_(flags.get(k, False)) for k in FLAGS}}
+
+
+def check_simulation(data: Any) -> None:
+  """Refuses a MuJoCo simulation that became unstable since its reset.
+
+  MuJoCo then prints a warning, resets it by itself in the middle of the
+  episode, and goes on from there.
+
+  Args:
+    data: MjData.
+
+  Raises:
+    SimulationError: it was reset.
+  """
+  # Bad positions, velocities and accelerations, of the enum mjtWarning.
+  if data.warning.number[4:7].any():
+    raise SimulationError(
+      'The MuJoCo simulation became unstable (nan, infinite or huge values in '
+      'QPOS, QVEL or QACC) and was reset in the middle of the episode.'
+    )
 
 
 def check_actions(actions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,16 +4,22 @@ import collections
 import functools
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from moto_tf.envs.base import FLAGS, EnvError, check_actions
+from moto_tf.envs.base import FLAGS, EnvError, SimulationError, check_actions
 from moto_tf.envs.worker import EnvWorker, WorkerError
+from moto_tf.errors import MotoError
 
 # How often a seed is tried when its worker process fails.
 TRIES = 3
+# Episodes lost one after the other that are no accident.
+LOST = 5
+# Seconds that an environment may take for a step or a reset.
+TIMEOUT = 120.0
 
 
 class Driver:
@@ -26,7 +32,12 @@ class Driver:
   """
 
   def __init__(
-    self, make_env: Callable, count: int = 1, workers: str = 'process'
+    self,
+    make_env: Callable,
+    count: int = 1,
+    workers: str = 'process',
+    timeout: float = TIMEOUT,
+    check: Callable[[], None] | None = None,
   ):
     """Makes the environments.
 
@@ -35,6 +46,10 @@ class Driver:
       count: number of environments, the batch size of the policy.
       workers: 'process': one worker process per environment; 'none': all in
         this process.
+      timeout: seconds that a step or a reset may take in a worker process,
+        which is then replaced; 0: any time.
+      check: called at every step and while worker processes are waited for;
+        what it raises ends the run.
 
     Raises:
       EnvError, or what `make_env` raises: there is no such environment.
@@ -43,11 +58,14 @@ class Driver:
       raise EnvError(f'A driver needs 1 or more environments, got {count}.')
     if workers not in ('process', 'none'):
       raise EnvError(f"workers is 'process' or 'none', got {workers!r}.")
-    make = EnvWorker if workers == 'process' else _Inline
-    self._envs = []
+    self._check, self._envs = check or (lambda: None), []
     self.seconds = {'env': 0.0, 'policy': 0.0}
     try:
-      self._envs += [make(make_env) for _ in range(count)]
+      for _ in range(count):
+        if workers == 'process':
+          self._envs.append(EnvWorker(make_env, timeout, check))
+        else:
+          self._envs.append(_Inline(make_env))
       self.obs_space = self._envs[0].obs_space
       self.act_space = self._envs[0].act_space
       self.action_repeat = self._envs[0].action_repeat
@@ -67,7 +85,8 @@ class Driver:
     seeds: Iterable[int],
     on_episode: Callable[[dict], None] | None = None,
     over: Callable[[], np.ndarray] | None = None,
-  ) -> list[dict]:
+    on_lost: Callable[[int, str], None] | None = None,
+  ) -> list[dict | None]:
     """Runs one episode per seed and returns them in the order of the seeds.
 
     Which environment runs a seed, and when, does not change its episode as
@@ -84,14 +103,22 @@ class Driver:
       on_episode: called with each episode when it is finished.
       over: asked after each call of the policy which rows' episodes end here,
         bool [N], without the action; the end is a cut, not a terminal state.
+      on_lost: called with the seed of an episode that the environment cannot
+        finish, and why; it is left out then. A run of them is raised in any
+        case.
 
     Returns:
       Episodes: dicts of arrays [T + 1, ...]: the observations, action (which
-      led into the record, 0 at first), reward and the flags.
+      led into the record, 0 at first), reward and the flags. None for those
+      that were lost.
 
     Raises:
-      EnvError: the actions have a wrong shape or are not finite.
-      WorkerError: a seed failed three times in its worker process.
+      EnvError: the actions have a wrong shape or are not finite, or the
+        environment breaks its contract.
+      WorkerError: a seed failed three times in its worker process, or several
+        were lost one after the other.
+      Exception: what the environment raises in this process, without
+        `on_lost`.
     """
     seeds = [int(s) for s in seeds]
     waiting = collections.deque(enumerate(seeds))
@@ -103,14 +130,17 @@ class Driver:
       for k, v in self.obs_space.items()
     }
     obs['is_first'] = np.ones(len(lanes), bool)
-    actions, state = None, None
+    actions, state, lost = None, None, 0
 
     def finish(lane):
+      nonlocal lost
+      lost = 0
       episodes[lane.index] = lane.finish(self.obs_space)
       if on_episode:
         on_episode(episodes[lane.index])
 
     while True:
+      self._check()
       begin = time.perf_counter()
       for i, lane in enumerate(lanes):
         if lane.running:
@@ -119,7 +149,22 @@ class Driver:
           lane.start(*waiting.popleft())
       for i, lane in enumerate(lanes):
         if lane.running:
-          record = lane.result()
+          try:
+            record = lane.result()
+          except Exception as error:
+            lost += 1
+            if not on_lost or _is_permanent(error):
+              raise
+            lane.abandon()
+            problem = _describe(error)
+            if lost == LOST:
+              raise WorkerError(
+                f'{LOST} episodes in a row were lost. The last one, of seed '
+                f'{lane.seed}: {problem}',
+                error,
+              ) from error
+            on_lost(lane.seed, problem)
+            continue
           for key in obs:
             obs[key][i] = record[key]
       self.seconds['env'] += time.perf_counter() - begin
@@ -134,7 +179,7 @@ class Driver:
         )
         copy = {k: v.copy() for k, v in obs.items()}
         actions, state = policy(copy, state, places)
-        actions = self._check(actions, lanes)
+        actions = self._check_actions(actions, lanes)
         self.seconds['policy'] += time.perf_counter() - begin
         for i in np.flatnonzero(over()) if over else ():
           if lanes[i].running:
@@ -146,9 +191,11 @@ class Driver:
   def close(self) -> None:
     """Closes the environments and ends their processes."""
     for env in self._envs:
+      env.leave()
+    for env in self._envs:
       env.close()
 
-  def _check(self, actions, lanes):
+  def _check_actions(self, actions, lanes):
     actions = np.array(actions, np.float32)
     if actions.ndim == 2 and len(actions) == len(lanes):
       # What the policy makes of a row without an episode does not matter.
@@ -184,6 +231,9 @@ class _Lane:
         record = self._env.result()
         break
       except WorkerError as error:
+        if isinstance(error.error, MotoError):
+          # It would come again, and reads the same as without processes.
+          raise error.error from error
         self._tries += 1
         if self._tries == TRIES:
           raise WorkerError(
@@ -200,6 +250,12 @@ class _Lane:
     self.steps = len(self.records)
     self.records.append({**record, 'action': self._action})
     return record
+
+  def abandon(self):
+    """Gives the episode up."""
+    self.running = False
+    if self._env.busy:
+      self._env.restart()
 
   def cut(self):
     """Makes the last record so far the last one of the episode."""
@@ -238,8 +294,24 @@ class _Inline:
   def result(self):
     return self._call()
 
+  def leave(self):
+    """Nobody has to be told."""
+
   def close(self):
     self._env.close()
+
+
+def _describe(error):
+  """Its message; a defect of an environment keeps its traceback."""
+  if isinstance(error, MotoError):
+    return str(error)
+  return ''.join(traceback.format_exception(error)).rstrip()
+
+
+def _is_permanent(error):
+  """Whether other seeds would fail the same way."""
+  own = isinstance(error, MotoError)
+  return own and not isinstance(error, SimulationError | WorkerError)
 
 
 def random_policy(act_space) -> Callable[[dict, Any, tuple], tuple]:

@@ -9,6 +9,7 @@ success is `info['success']` or `info['is_success']`.
 
 import difflib
 import importlib
+import sys
 from collections.abc import Mapping
 
 import gymnasium
@@ -17,8 +18,8 @@ from gymnasium.spaces import Box, Dict
 from PIL import Image
 
 from moto_tf import startup
-from moto_tf.envs import render
-from moto_tf.envs.base import Env, EnvError
+from moto_tf.envs import contract, render
+from moto_tf.envs.base import Env, EnvError, check_simulation
 
 
 def make(name: str, config) -> 'GymEnv':
@@ -61,14 +62,15 @@ class GymEnv(Env):
         'A gymnasium environment has one view, no second one as '
         f'env.extra_size {config.extra_size} asks for; set it to 0.'
       )
-    self._env = env
+    self._env, self._inner = env, getattr(env, 'unwrapped', env)
     self._size = config.image_size
     self._low, self._high = _action_bounds(env.action_space)
     self._render = config.image and not _has_image(env)
-    if self._render and env.render_mode != 'rgb_array':
+    mode = getattr(env, 'render_mode', None)
+    if self._render and mode != 'rgb_array':
       raise EnvError(
         f'{env} cannot give the images that env.image asks for: its '
-        f'render_mode is {env.render_mode!r}. Make it with '
+        f'render_mode is {mode!r}. Make it with '
         "render_mode='rgb_array', or set --env.image False."
       )
     image = Box(0, 255, (self._size, self._size, 3), np.uint8)
@@ -89,13 +91,16 @@ class GymEnv(Env):
     super().__init__(
       spaces, self._low.size, config.action_repeat, config.time_limit
     )
+    contract.check_reset(env)
+    # One that has a limit of its own is not cut before.
+    own = getattr(getattr(env, 'spec', None), 'max_episode_steps', None) or 0
+    self.longest = max(self.longest, own)
 
   def close(self) -> None:
     self._env.close()
 
   def _reset(self, seed):
-    obs, _ = self._env.reset(seed=seed)
-    return self._observe(obs)
+    return self._observe(contract.split_reset(self._env.reset(seed=seed)))
 
   def _step(self, action):
     space = self._env.action_space
@@ -105,40 +110,59 @@ class GymEnv(Env):
     scaled = scaled.reshape(space.shape).astype(space.dtype)
     total, success = 0.0, False
     for _ in range(self.action_repeat):
-      obs, reward, terminated, truncated, info = self._env.step(scaled)
-      total += float(reward)
-      achieved = info.get('success', info.get('is_success', False))
-      success = success or bool(np.any(achieved))
+      obs, reward, terminated, truncated, achieved = self._inner_step(scaled)
+      total += reward
+      success = success or achieved
       if terminated or truncated:
         break
     return self._observe(obs), total, terminated, truncated, success
+
+  def _inner_step(self, action):
+    try:
+      result = self._env.step(action)
+    except ValueError as error:
+      # Of a wrapper of gymnasium around an environment of the older gym.
+      if 'values to unpack' not in str(error):
+        raise
+      raise contract.broken(
+        f'A step of {self._env} failed: {error}.'
+      ) from error
+    data = getattr(self._inner, 'data', None)
+    if hasattr(data, 'warning'):
+      check_simulation(data)
+    return contract.split_step(result)
 
   def _observe(self, obs):
     if not isinstance(self._env.observation_space, Dict):
       (key,) = _parts(self._env.observation_space)
       obs = {key: obs}
-    if self._render:
-      obs = {**obs, 'image': self._frame()}
     result = {}
     for key, space in self.obs_space.items():
+      if self._render and key == 'image':
+        result[key] = _resize(self._frame(), self._size)
+        continue
+      value = contract.part(obs, key)
       if _is_image(space):
-        result[key] = _resize(obs[key], self._size)
+        result[key] = _resize(contract.image(value, key), self._size)
       else:
-        # A copy, since environments may change their array later.
-        result[key] = np.array(obs[key], np.float32).reshape(space.shape)
+        result[key] = contract.vector(value, key, space.shape[0])
     return result
 
   def _frame(self):
     try:
       frame = np.asarray(self._env.render())
-    except gymnasium.error.Error as error:
-      raise EnvError(f'{self._env} cannot render: {error}') from error
+    except Exception as error:
+      # What a missing OpenGL library raises depends on the library.
+      advice = 'Set --env.image False if it cannot.'
+      if 'mujoco' in sys.modules:
+        advice = render.advice(error)
+      raise EnvError(f'{self._env} cannot render: {error}. {advice}') from error
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
       raise EnvError(
         f'{self._env} rendered {frame.dtype} {frame.shape}, expected uint8 '
         '(H, W, 3). Set --env.image False if it cannot render.'
       )
-    return frame
+    return frame.copy()
 
 
 def _make(name, options):
@@ -186,16 +210,17 @@ def _action_bounds(space):
     )
   low, high = (v.astype(np.float64).ravel() for v in (space.low, space.high))
   if not (np.isfinite(low).all() and np.isfinite(high).all()):
+    box = f'gymnasium.spaces.Box(-1, 1, {space.shape}, np.{space.dtype})'
     raise EnvError(
-      f'The action space {space} is not bounded; give it finite bounds with '
-      'gymnasium.wrappers.RescaleAction.'
+      f'The action space {space} is not bounded, so that it is unknown how '
+      'large actions should be. Say it with a wrapper, here for -1 to 1: '
+      f'gymnasium.wrappers.TransformAction(env, lambda action: action, {box})'
     )
   return low, high
 
 
 def _resize(image, size):
-  """Copy of an image uint8 [H, W, 3] as [size, size, 3], area-averaged."""
-  image = np.array(image, np.uint8)
+  """Image uint8 [H, W, 3] as [size, size, 3], area-averaged."""
   if image.shape == (size, size, 3):
     return image
   resized = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)

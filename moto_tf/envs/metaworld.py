@@ -24,7 +24,7 @@ from gymnasium.spaces import Box
 
 from moto_tf.data import tables
 from moto_tf.envs import render
-from moto_tf.envs.base import Demonstrator, Env, EnvError
+from moto_tf.envs.base import Demonstrator, Env, EnvError, check_simulation
 from moto_tf.registry import choices
 
 # Of the paper's demonstrations, its Table 1: average return and success rate.
@@ -161,6 +161,7 @@ class MetaWorld(Env):
     return self._observe(), float(success), False, False, success
 
   def _observe(self):
+    check_simulation(self._env.data)
     obs = {'state': self.raw_obs.astype(np.float32)}
     for key, renderer in self._renderers.items():
       obs[key] = renderer(self._env.data)

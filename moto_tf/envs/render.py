@@ -23,13 +23,47 @@ INSTALL = (
 )
 
 
+# Values of MUJOCO_GL.
+OFF = ('disable', 'disabled', 'off', 'false', '0')
+ON_DISPLAY = ('', 'glfw', 'glx', 'enable', 'enabled', 'on', 'true', '1')
+
+
 def use_headless() -> None:
   """Selects EGL for MuJoCo where nothing is chosen and there is no display.
 
   MuJoCo reads the choice when it is imported, so this comes first.
   """
-  if sys.platform.startswith('linux') and not os.environ.get('DISPLAY'):
-    os.environ.setdefault('MUJOCO_GL', 'egl')
+  if (
+    sys.platform.startswith('linux')
+    and not os.environ.get('DISPLAY')
+    # Empty is what scripts leave that pass on a variable that is not set.
+    and not os.environ.get('MUJOCO_GL', '').strip()
+  ):
+    os.environ['MUJOCO_GL'] = 'egl'
+
+
+def advice(error: Exception) -> str:
+  """What to do about an error of OpenGL, by what it was told to use."""
+  told = os.environ.get('MUJOCO_GL', '')
+  name, display = told.lower().strip(), os.environ.get('DISPLAY', '')
+  if 'PYOPENGL_PLATFORM' in str(error):
+    return 'Unset the environment variable PYOPENGL_PLATFORM.'
+  if name in OFF:
+    return (
+      f'MUJOCO_GL={told} switches images off. Set MUJOCO_GL=egl, or use no '
+      'images with --env.image False.'
+    )
+  if not sys.platform.startswith('linux') or name in ('egl', 'osmesa'):
+    return INSTALL
+  if name not in ON_DISPLAY:
+    return 'Set MUJOCO_GL to egl, osmesa or glfw.'
+  reason = 'DISPLAY is not set'
+  if display:
+    reason = f'DISPLAY={display} may not be there or not be open to you'
+  return (
+    f'MUJOCO_GL={told!r} draws on a display, and {reason}. Set MUJOCO_GL=egl, '
+    'which needs none.'
+  )
 
 
 def load_mujoco() -> ModuleType:
@@ -49,7 +83,7 @@ def load_mujoco() -> ModuleType:
     # What a missing OpenGL library raises depends on the library.
     raise EnvError(
       'MuJoCo cannot be imported with MUJOCO_GL='
-      f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {INSTALL}'
+      f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {advice(error)}'
     ) from error
   return mujoco
 
@@ -126,13 +160,16 @@ class Renderer:
     visual.global_.offwidth = visual.global_.offheight = size
     if fast:
       visual.quality.offsamples = 0
+    self._renderer = mujoco.Renderer.__new__(mujoco.Renderer)
+    # One that fails lacks them when it is deleted, which prints a traceback.
+    self._renderer._gl_context = self._renderer._mjr_context = None
     try:
-      self._renderer = mujoco.Renderer(model, size, size)
+      self._renderer.__init__(model, size, size)
     except Exception as error:
       # Each of the OpenGL backends raises something else.
       raise EnvError(
         'OpenGL cannot render with MUJOCO_GL='
-        f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {INSTALL}'
+        f'{os.environ.get("MUJOCO_GL", "")!r} ({error}). {advice(error)}'
       ) from error
     # One that is never closed would print errors after OpenGL has ended.
     atexit.register(_close, weakref.ref(self))

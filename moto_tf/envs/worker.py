@@ -8,9 +8,11 @@ its pipe closes, so also when the parent dies.
 import contextlib
 import json
 import pickle
+import select
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing import Pipe
@@ -22,6 +24,14 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from moto_tf.errors import MotoError
+
+# Seconds that a call may take, and the making of an object, which imports a
+# simulator: a worker that takes longer was stopped or hangs.
+TIMEOUT, START = 600.0, 600.0
+# Seconds between two looks at whether to stop, while a worker is waited for.
+GLANCE = 0.5
+# Seconds that a worker has to leave by itself.
+GRACE = 3.0
 
 # Imports with the paths of the parent, also when the package is not installed.
 _CHILD = (
@@ -55,7 +65,12 @@ class Worker:
   """
 
   def __init__(
-    self, make: Callable, name: str, attributes: tuple[str, ...] = ()
+    self,
+    make: Callable,
+    name: str,
+    attributes: tuple[str, ...] = (),
+    timeout: float = TIMEOUT,
+    check: Callable[[], None] | None = None,
   ):
     """Starts the process without waiting for it.
 
@@ -64,9 +79,13 @@ class Worker:
         functions of a script or notebook work too.
       name: what the object is, for messages.
       attributes: those of the object that `attribute` returns.
+      timeout: seconds that a call may take; 0: any time.
+      check: called now and then while a result is waited for; what it raises
+        ends the waiting.
     """
     self._make = cloudpickle.dumps(make)
     self._name, self._attributes = name, attributes
+    self._timeout, self._check = timeout, check
     self._start()
 
   def attribute(self, name: str) -> Any:
@@ -84,10 +103,11 @@ class Worker:
     """Waits for the call before.
 
     Raises:
-      WorkerError: the object raised an exception, or the process died.
+      WorkerError: the object raised an exception, or the process died, or it
+        took too long.
     """
     self._wait_ready()
-    value = self._receive()
+    value = self._receive(self._timeout)
     self.busy = False
     return value
 
@@ -96,19 +116,27 @@ class Worker:
     self.close()
     self._start()
 
+  def leave(self) -> None:
+    """Tells the process to end; `close` waits for it."""
+    if not self._pipe.closed:
+      self._pipe.close()
+      self._left = time.monotonic()
+
   def close(self) -> None:
     """Ends the process."""
-    self._pipe.close()
+    self.leave()
     try:
       # A busy worker finishes its step first; a hanging one is not waited for.
-      self.process.wait(timeout=5)
+      self.process.wait(max(0, self._left + GRACE - time.monotonic()))
     except subprocess.TimeoutExpired:
-      self.process.kill()
-      self.process.wait()
+      self._kill()
 
   def _start(self):
     self._pipe, theirs = Pipe()
     self._ready, self.busy = None, False
+    # A plain poll, since that of the pipe makes a selector each time.
+    self._poll = select.poll()
+    self._poll.register(self._pipe.fileno(), select.POLLIN)
     command = [sys.executable, '-P', '-c', _CHILD, str(theirs.fileno())]
     paths = [str(p) for p in sys.path]
     with theirs:
@@ -124,10 +152,11 @@ class Worker:
 
   def _wait_ready(self):
     if self._ready is None:
-      self._ready = self._receive()
+      self._ready = self._receive(self._timeout and max(self._timeout, START))
     return self._ready
 
-  def _receive(self):
+  def _receive(self, timeout):
+    self._wait(timeout)
     try:
       kind, value = self._pipe.recv()
     except (EOFError, ConnectionResetError):
@@ -140,6 +169,30 @@ class Worker:
     raise WorkerError(
       f'The {self._name} failed in its worker process:\n{text}', _load(error)
     )
+
+  def _wait(self, timeout):
+    """Until there is something to receive."""
+    glance = min(GLANCE, timeout) if timeout else GLANCE
+    # The looks are counted, since a clock goes on while both are stopped.
+    looks = 0
+    while not self._poll.poll(1e3 * glance):
+      looks += 1
+      if self._check:
+        self._check()
+      if timeout and looks * glance >= timeout:
+        self.busy = True
+        self._kill()
+        raise WorkerError(
+          f'The worker process {self.process.pid} of the {self._name} did not '
+          f'answer for {timeout:g} s, because it was stopped or hangs. It was '
+          'ended.'
+        )
+
+  def _kill(self):
+    self.process.kill()
+    # One that waits for a device or a file system cannot be ended.
+    with contextlib.suppress(subprocess.TimeoutExpired):
+      self.process.wait(GRACE)
 
   def _cause_of_death(self):
     try:
@@ -156,10 +209,15 @@ class Worker:
 class EnvWorker(Worker):
   """The protocol of `moto_tf.envs` for an environment in another process."""
 
-  def __init__(self, make_env: Callable):
+  def __init__(
+    self,
+    make_env: Callable,
+    timeout: float = TIMEOUT,
+    check: Callable[[], None] | None = None,
+  ):
     """Starts the process without waiting for it; see Worker."""
     attributes = ('obs_space', 'act_space', 'action_repeat')
-    super().__init__(make_env, 'environment', attributes)
+    super().__init__(make_env, 'environment', attributes, timeout, check)
 
   @property
   def obs_space(self) -> dict:

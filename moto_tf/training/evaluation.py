@@ -8,11 +8,16 @@ import numpy as np
 from moto_tf import files, images, memory
 from moto_tf.data.episodes import episode_return
 from moto_tf.envs.driver import Driver
+from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 from moto_tf.training import rundir
 
 # Evaluation episodes are the same for every run, method and seed.
 EVAL_SEED = 1_000_000
+
+
+class EvaluationError(MotoError, RuntimeError):
+  """A policy cannot be evaluated; the message says why."""
 
 
 def evaluate(
@@ -29,12 +34,28 @@ def evaluate(
     show: called with each finished episode.
 
   Returns:
-    Summary (see `summarise`) and the episodes.
+    Summary (see `summarise`, and the number of episodes `lost`), and the
+    episodes; those that the environment cannot finish are named and left out.
+
+  Raises:
+    EvaluationError: that is all of them.
+    WorkerError: several were lost one after the other.
   """
   policy = lambda obs, state, lanes: agent.policy(obs, state, lanes, 'eval')
   seeds = [seed + i for i in range(episodes)]
-  rollouts = driver.run(policy, seeds, show)
-  return summarise(rollouts, seeds), rollouts
+  lose = lambda seed, problem: warn(
+    f'the evaluation episode of seed {seed} is lost and left out. {problem}'
+  )
+  found = driver.run(policy, seeds, show, on_lost=lose)
+  kept = {s: e for s, e in zip(seeds, found, strict=True) if e is not None}
+  if not kept:
+    raise EvaluationError(
+      f'there is no evaluation: the episodes of all {episodes} seeds from '
+      f'{seed} on were lost.'
+    )
+  rollouts = list(kept.values())
+  summary = summarise(rollouts, list(kept))
+  return {**summary, 'lost': episodes - len(kept)}, rollouts
 
 
 def shown(progress: Progress) -> Callable[[dict], None]:
@@ -70,7 +91,12 @@ def roll_out(
   """
   memory.check_rollouts(config, episodes)
   make_env = make_env or rundir.env_maker(config)
-  driver = Driver(make_env, min(count, episodes), config.env_workers)
+  driver = Driver(
+    make_env,
+    min(count, episodes),
+    config.env_workers,
+    config.env_timeout,
+  )
   bar = Progress('evaluation', episodes)
   try:
     return evaluate(agent, driver, episodes, seed, shown(bar))

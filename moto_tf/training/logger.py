@@ -116,6 +116,13 @@ class Logger:
     """Keep a Markdown text for the next `write`, for TensorBoard only."""
     self._texts[name] = text
 
+  def collected(self) -> dict[str, float]:
+    """Means of the scalars that the next `write` writes."""
+    return {
+      name: float(np.mean([np.mean(np.asarray(x, float)) for x in several]))
+      for name, several in self._values.items()
+    }
+
   def write(self, counters: Mapping) -> dict:
     """Write what was collected as one row and start the next.
 
@@ -131,10 +138,7 @@ class Logger:
     """
     step = int(counters['gradient_step'])
     self._rate.update(step)
-    values = {
-      name: float(np.mean([np.mean(np.asarray(x, float)) for x in several]))
-      for name, several in self._values.items()
-    }
+    values = self.collected()
     if self._rate.per_second() is not None:
       values['time/steps_per_second'] = self._rate.per_second()
     row = {

@@ -10,6 +10,7 @@ import numpy as np
 from moto_tf.config import Config
 
 COUNTERS = ('gradient_step', 'agent_step', 'env_step', 'episode')
+LOST = 'lost_episodes'
 PHASES = ('offline', 'online')
 DTYPES = r'uint8|u?int(8|16|32|64)|float(16|32|64)|bool'
 MOST = 2**53  # No count of a run is beyond.
@@ -24,7 +25,8 @@ def settings(config: Config) -> dict[str, Any]:
 def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
   """Raises ValueError where a checkpoint cannot be that of a run.
 
-  Checkpoints of version 0.1 have neither `settings` nor `rows`.
+  Checkpoints of version 0.1 have no `settings`, `rows`, `unfinished`,
+  `unlogged` and lost episodes.
 
   Args:
     arrays: by name.
@@ -36,7 +38,7 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
       raise ValueError(f'{name} is of complex numbers')
   meta = _group(meta, 'meta')
   counters = _group(meta.get('counters'), 'counters')
-  if counters.keys() != {*COUNTERS}:
+  if counters.keys() - {LOST} != {*COUNTERS}:
     raise ValueError(f'counters has {sorted(counters)}, not {COUNTERS}')
   for name, value in [*counters.items(), ('prefill', meta.get('prefill'))]:
     _count(value, name)
@@ -50,6 +52,11 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
   _check_spaces(_group(meta.get('spaces'), 'spaces'))
   for name, value in _group(meta.get('rows', {}), 'rows').items():
     _count(value, f'rows.{name}')
+  if not isinstance(meta.get('unfinished', False), bool):
+    raise ValueError('unfinished is neither true nor false')
+  for name, value in _group(meta.get('unlogged', {}), 'unlogged').items():
+    if isinstance(value, bool) or not isinstance(value, int | float):
+      raise ValueError(f'unlogged.{name} is no number')
   if 'settings' in meta:
     _check_settings(_group(meta['settings'], 'settings'))
 

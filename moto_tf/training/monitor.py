@@ -3,7 +3,7 @@
 import numpy as np
 
 from moto_tf import images
-from moto_tf.envs.driver import Driver
+from moto_tf.errors import warn
 from moto_tf.training import evaluation
 from moto_tf.training.machine import peak_memory_gib
 from moto_tf.training.session import Session
@@ -22,7 +22,9 @@ class Monitor:
     self._seconds = {}
     self._episode_seconds = {'env': 0.0, 'policy': 0.0}
     config = session.config
-    every = lambda period: Every(period, session.counters.gradient_step)
+    # The step before, if what is due after the last one is not done.
+    done = session.counters.gradient_step - session.unfinished
+    every = lambda period: Every(period, done)
     self._should_log = every(config.log_every)
     self._should_eval = every(config.eval_every)
     self._should_report = every(config.report_every)
@@ -30,6 +32,8 @@ class Monitor:
 
   def after_step(self, batch: dict[str, np.ndarray], phase: str) -> None:
     """Evaluates, reports, logs and saves as the settings say.
+
+    What was saved in the meantime is unfinished.
 
     Args:
       batch: of the gradient step, for the report.
@@ -41,11 +45,13 @@ class Monitor:
     evaluate = self._should_eval(step) or ends
     report = self._should_report(step) or (ends and config.report_every > 0)
     if evaluate or report:
+      session.unfinished = True
       with session.logger.pause():
         if evaluate:
           self._evaluate(phase)
         if report:
           self._report(batch)
+    session.unfinished = False
     save = self._should_save(step) or ends
     if self._should_log(step) or evaluate or report or save:
       self.log(phase)  # Before saving, so that no metric is lost.
@@ -83,11 +89,18 @@ class Monitor:
   def _evaluate(self, phase):
     session, config = self._session, self._session.config
     if self._driver is None:
-      self._driver = Driver(session.make_env, config.envs, config.env_workers)
+      self._driver = session.make_driver(config.envs)
       session.close_with(self._driver.close)
-    summary, rollouts = evaluation.evaluate(
-      session.agent, self._driver, config.eval_episodes
-    )
+    try:
+      summary, rollouts = evaluation.evaluate(
+        session.agent, self._driver, config.eval_episodes
+      )
+    except evaluation.EvaluationError as error:
+      warn(str(error))
+      session.logger.add({'lost': config.eval_episodes}, 'eval')
+      return
+    if summary['lost']:
+      session.logger.add({'lost': summary['lost']}, 'eval')
     names = evaluation.episode_metrics(rollouts[0])
     session.logger.add({k: summary[k] for k in names}, 'eval')
     session.logger.add(session.agent.assess(rollouts), 'eval')

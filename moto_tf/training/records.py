@@ -176,12 +176,19 @@ def _without_home(text):
 
 
 def columns(rollouts: list[dict]) -> dict:
-  """Episodes of an evaluation, whose seeds count up from the first."""
+  """Episodes of an evaluation.
+
+  Their seeds count up from the first; only where some are missing, because
+  the episodes were lost, they are listed.
+  """
+  seeds = [x['seed'] for x in rollouts]
+  gaps = seeds[-1] - seeds[0] >= len(seeds)
   names = [name for name in rollouts[0] if name != 'seed']
   found = {name: [float(x[name]) for x in rollouts] for name in names}
   whole = lambda x: int(x) if x.is_integer() else round(x, 4)
   return {
-    'first_seed': rollouts[0]['seed'],
+    'first_seed': seeds[0],
+    **({'seeds': seeds} if gaps else {}),
     **{
       name: [whole(x) if math.isfinite(x) else None for x in values]
       for name, values in found.items()

@@ -1,5 +1,6 @@
 """The verbs of Algorithm 1, which is in moto_tf/training/algorithm.py."""
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,11 @@ import numpy as np
 
 from moto_tf.config import Config
 from moto_tf.data.replay import Replay
-from moto_tf.envs.driver import random_policy
-from moto_tf.errors import MotoError
+from moto_tf.envs.base import EnvError
+from moto_tf.envs.driver import LOST, random_policy
+from moto_tf.envs.worker import WorkerError
+from moto_tf.errors import MotoError, warn
+from moto_tf.signals import StopAsked
 from moto_tf.training.checkpoint import CheckpointError
 from moto_tf.training.evaluation import episode_metrics
 from moto_tf.training.logger import Logger
@@ -95,6 +99,7 @@ class Run:
     Raises:
       Stopped: a signal asked for it; everything is saved.
       TrainingError: a loss is not finite.
+      WorkerError: an evaluation failed again and again; everything is saved.
     """
     metrics = self.agent.train(batch, self.gradient_step)
     self.logger.add(metrics, 'train')
@@ -103,11 +108,8 @@ class Run:
     ]
     if broken:
       self._give_up(broken, metrics)
-    # Before the counter moves: a report belongs to the phase of its step.
-    phase = self.phase
     self.session.counters.gradient_step += 1
-    self.monitor.after_step(batch, phase)
-    self.session.leave_if_asked(self.monitor.log)
+    self._after_step(batch)
 
   def save(self) -> Path:
     """Writes a checkpoint of everything that continues the run."""
@@ -118,7 +120,15 @@ class Run:
     self.session.close()
 
   def __enter__(self) -> 'Run':
-    self.session.listen()
+    self.session.stop.listen()
+    try:
+      if self.session.unfinished:
+        self._after_step(self.session.batches.get(self.gradient_step - 1))
+        # From here on, nothing comes again.
+        self.save()
+    except BaseException:
+      self.close()
+      raise
     return self
 
   def __exit__(self, *error) -> None:
@@ -160,18 +170,58 @@ class Run:
   def episode(self) -> int:
     return self.session.counters.episode
 
+  def _after_step(self, batch):
+    """What is due after a gradient step on a batch, unless asked to stop."""
+    with self._stoppable():
+      # A report belongs to the phase of its step.
+      phase = self.session.phase_at(self.gradient_step - 1)
+      self.monitor.after_step(batch, phase)
+    self.session.leave_if_asked(self.monitor.log)
+
   def _collect(self, policy):
     """Adds an episode to the replay, counters and metrics."""
     session, counters = self.session, self.session.counters
     session.leave_if_asked(self.monitor.log)
-    seed = _episode_seed(self.config.seed, counters.episode)
-    (episode,) = session.driver.run(policy, [seed])
+    episode, lost = None, []
+
+    def lose(seed, problem):
+      # First of all, since the next one may be lost, too.
+      session.save_if_new()
+      lost.append(seed)
+      if len(lost) == LOST:
+        raise TrainingError(
+          f'{LOST} episodes in a row were lost, of the seeds '
+          f'{", ".join(map(str, lost))}. Everything before them is saved in '
+          f'{self.logdir / "checkpoints"}. The last one: {problem}'
+        )
+      warn(
+        f'the episode of seed {seed} is lost, another seed takes its place. '
+        f'{problem}'
+      )
+
+    with self._stoppable():
+      while episode is None:
+        seed = _episode_seed(self.config.seed, counters.episode, len(lost))
+        (episode,) = session.driver.run(policy, [seed], on_lost=lose)
     metrics = episode_metrics(episode)
     self.replay.add(episode, f'{counters.episode:06d}')
     counters.episode += 1
+    # Not before: a run that is continued in between loses them again.
+    counters.lost_episodes += len(lost)
     counters.agent_step += metrics['length']
     counters.env_step += metrics['length'] * session.driver.action_repeat
     self.monitor.after_episode(metrics, session.driver.seconds)
+
+  @contextlib.contextmanager
+  def _stoppable(self):
+    """Leaves the block when a signal comes; saves when environments fail."""
+    try:
+      yield
+    except StopAsked:
+      self.session.leave_if_asked(self.monitor.log)
+    except (EnvError, WorkerError):
+      self.session.save_if_new()
+      raise
 
   def _give_up(self, broken, metrics):
     """Stops on a non-finite loss, which no optimizer has applied."""
@@ -192,7 +242,10 @@ class Run:
     )
 
 
-def _episode_seed(seed, episode):
-  """Seed of a collected episode, 2,000,000 to 2^31, apart from evaluation."""
-  state = np.random.SeedSequence([seed, episode]).generate_state(1)
+def _episode_seed(seed, episode, lost):
+  """Seed of a collected episode, 2,000,000 to 2^31, apart from evaluation.
+
+  Another one for each that was lost in its place; 0 adds nothing.
+  """
+  state = np.random.SeedSequence([seed, episode, lost]).generate_state(1)
   return 2_000_000 + int(state[0]) % (2**31 - 2_000_000)

@@ -17,7 +17,8 @@ from moto_tf.rules import ConfigError
 NO_HPARAMS = (
   *PATHS,
   *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
-  *('checkpoint_every', 'checkpoint_keep', 'envs', 'env_workers'),
+  *('checkpoint_every', 'checkpoint_keep'),
+  *('envs', 'env_workers', 'env_timeout'),
 )
 
 # Directories of a run that training writes into.

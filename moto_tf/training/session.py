@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from moto_tf.envs.driver import Driver
 from moto_tf.errors import warn
 from moto_tf.ownership import Owner
 from moto_tf.policy import spaces_to_meta
+from moto_tf.signals import StopRequest
 from moto_tf.training import meta, rundir
 from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.logger import Logger
@@ -44,6 +43,7 @@ class Counters:
   agent_step: int = 0
   env_step: int = 0
   episode: int = 0
+  lost_episodes: int = 0
 
   def named(self) -> dict[str, int]:
     return dataclasses.asdict(self)
@@ -57,6 +57,9 @@ class Session:
     logger, records: what their names say.
     batches: Prefetcher of the replay.
     counters: saved and restored.
+    stop: whether a signal asked the run to stop; loops ask it.
+    unfinished: what follows the last gradient step, such as its evaluation, is
+      not done yet.
     prefill: random episodes to start with.
     total: gradient steps of the whole run.
     logged: `position` of the last log row.
@@ -70,7 +73,8 @@ class Session:
     self.total = rundir.total_steps(config)
     self.prefill = 0
     self.make_env = make_env or rundir.env_maker(config)
-    self._signal, self._handlers = None, {}
+    self.stop = StopRequest()
+    self.unfinished = False
     self._checkpoints = Checkpoints(
       self.logdir / 'checkpoints', config.checkpoint_keep, meta.check
     )
@@ -86,7 +90,7 @@ class Session:
         config = rundir.keep_added(path, config, said)
         changes = rundir.check_changes(path, config, said)
         self.config = config = rundir.keep_name(path, config, said)
-      self.driver = Driver(self.make_env, 1, config.env_workers)
+      self.driver = self.make_driver(1)
       stack.callback(self.driver.close)
       spaces = self.driver.obs_space, self.driver.act_space
       self.agent = make_agent(config, *spaces)
@@ -113,6 +117,8 @@ class Session:
       self.batches = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self.batches.close)
       resumed = self.counters.gradient_step if loaded else None
+      if self.unfinished:
+        resumed -= 1  # Its row comes again.
       count = said.get('rows', {}).get
       self.logger = Logger(
         self.logdir,
@@ -123,6 +129,8 @@ class Session:
         count('metrics'),
       )
       stack.callback(self.logger.close)
+      if loaded:
+        self.logger.add(said.get('unlogged', {}))
       self.records = Records(
         self.logdir, config, resumed, changes, count('evaluations')
       )
@@ -139,8 +147,22 @@ class Session:
 
   @property
   def phase(self) -> str:
-    offline = self.counters.gradient_step < self.config.offline_steps
-    return 'offline' if offline else 'online'
+    return self.phase_at(self.counters.gradient_step)
+
+  def phase_at(self, step: int) -> str:
+    """The phase of the gradient step after `step` of them."""
+    return 'offline' if step < self.config.offline_steps else 'online'
+
+  def make_driver(self, count: int) -> Driver:
+    """Environments of the run, which stop when it is asked to."""
+    config = self.config
+    return Driver(
+      self.make_env,
+      count,
+      config.env_workers,
+      config.env_timeout,
+      self.stop.check,
+    )
 
   def save(self) -> Path:
     """Writes a checkpoint of everything that continues the run."""
@@ -156,10 +178,17 @@ class Session:
         'metrics': self.logger.count,
         'evaluations': self.records.count,
       },
+      'unfinished': self.unfinished,
+      'unlogged': self.logger.collected(),
     }
     self._saved = self.position
     step = self.counters.gradient_step
     return self._checkpoints.save(step, self.agent.save(), said)
+
+  def save_if_new(self) -> None:
+    """Saves unless there is a checkpoint of all this."""
+    if self._saved != self.position:
+      self.save()
 
   def save_if_new_step(self) -> None:
     """Saves unless there is a checkpoint of this gradient step."""
@@ -172,22 +201,8 @@ class Session:
 
   def close(self) -> None:
     """Ends worker processes and threads and closes the logs."""
-    for number, handler in self._handlers.items():
-      signal.signal(number, handler)
-    self._handlers = {}
+    self.stop.close()
     self._stack.close()
-
-  def listen(self) -> None:
-    """Lets SIGTERM and Ctrl-C stop the run after the step in progress.
-
-    Python allows this in the main thread only; elsewhere nothing is changed.
-    """
-    if threading.current_thread() is not threading.main_thread():
-      return
-    self._handlers = {
-      number: signal.signal(number, self._on_signal)
-      for number in (signal.SIGTERM, signal.SIGINT)
-    }
 
   def leave_if_asked(self, log: Callable[[str], None]) -> None:
     """Logs, saves and raises Stopped if a signal came.
@@ -195,23 +210,13 @@ class Session:
     Args:
       log: writes a log row of a phase.
     """
-    if self._signal is None:
+    if self.stop.number is None:
       return
-    if self.logged != self.position:
+    # The row of a step whose evaluation was left comes with that.
+    if self.logged != self.position and not self.unfinished:
       log(self.phase)
-    if self._saved != self.position:
-      self.save()
-    raise Stopped(self._signal)
-
-  def _on_signal(self, number, frame):
-    del frame
-    if self._signal is not None:
-      raise KeyboardInterrupt
-    self._signal = number
-    name = signal.Signals(number).name
-    # Not print, which may be interrupted in the middle of a print.
-    text = f'{name}: stopping after this step; once more to stop at once.\n'
-    os.write(2, text.encode())
+    self.save_if_new()
+    raise Stopped(self.stop.number)
 
   def _restore(self, loaded):
     """Takes over a checkpoint; returns the names of its online episodes."""
@@ -219,6 +224,7 @@ class Session:
     self.agent.load(arrays)
     self.counters = Counters(**said['counters'])
     self.prefill = said['prefill']
+    self.unfinished = said.get('unfinished', False)
     step = self.counters.gradient_step
     print(f'Continuing from {path.name} at gradient step {step}.')
     return said['episodes']

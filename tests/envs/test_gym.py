@@ -238,6 +238,177 @@ def test_gym_impossible_tasks(task, changes, message):
     make_env(task, simple(**changes))
 
 
+class Odd:
+  """Returns from reset and step what it is told; no gymnasium.Env."""
+
+  observation_space = Box(-1, 1, (2,), np.float32)
+  action_space = Box(-1, 1, (1,), np.float32)
+
+  def __init__(self, step, reset=None):
+    self._results = [(np.zeros(2), {}) if reset is None else reset, step]
+
+  def reset(self, *, seed):
+    return self._results[0]
+
+  def step(self, action):
+    return self._results[1]
+
+
+OBS = np.ones(2)
+
+
+@pytest.mark.parametrize(
+  'step, expected',
+  [
+    # Reward, is_last, is_terminal, success.
+    ((OBS, 1, False, False, {}), (1, False, False, False)),
+    ([OBS, 1, np.True_, 0, None], (1, True, True, False)),
+    ((OBS, np.array([2.5]), np.array([False]), 1, {}), (2.5, True, False, 0)),
+    ((OBS, True, None, False, {'success': None}), (1, False, False, False)),
+    # The older gym: observation, reward, done, info.
+    ((OBS, 1, False, {'is_success': 1.0}), (1, False, False, True)),
+    ((OBS, 1, True, {}), (1, True, True, False)),
+    ((OBS, 1, True, {'TimeLimit.truncated': True}), (1, True, False, False)),
+    ((OBS, 1, True, {'TimeLimit.truncated': False}), (1, True, True, False)),
+    (([1, 1], 1, False, False, {'success': [0, 1]}), (1, False, False, True)),
+  ],
+)
+def test_gym_clear_contracts(step, expected):
+  for reset in (np.zeros(2), (np.zeros(2), {}), (np.zeros(2), None)):
+    env = wrap_gym(Odd(step, reset), simple())
+    assert env.reset(0)['state'].tolist() == [0, 0]
+    record = env.step(np.zeros(1))
+    keys = ('reward', 'is_last', 'is_terminal', 'success')
+    assert tuple(record[key] for key in keys) == expected
+    assert record['state'].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+  'step, problem',
+  [
+    (None, 'step returned None'),
+    ((OBS, 1, False), r'step returned 3 \(ndarray, int, bool\)'),
+    ((OBS, 1, False, False, {}, 0), 'step returned 6 '),
+    ((OBS, 1, False, False), 'step returned a bool as info'),
+    ((OBS, None, False, False, {}), 'reward is None'),
+    ((OBS, '1', False, False, {}), "reward is '1'"),
+    ((OBS, np.zeros(2), False, False, {}), r'reward is an array float64 \(2'),
+    ((OBS, 1j, False, False, {}), 'reward is 1j'),
+    ((OBS, 1, 'False', False, {}), "terminated is 'False'"),
+    ((OBS, 1, False, np.nan, {}), 'truncated is nan'),
+    ((OBS, 1, False, False, {'success': 'False'}), "success in info is 'Fal"),
+    ((OBS, 1, False, False, {'is_success': np.nan}), 'success in info is nan'),
+    ((np.ones(3), 1, False, False, {}), r"'state' is an array float64 \(3,\)"),
+    ((None, 1, False, False, {}), "'state' is None, expected 2 numbers"),
+    ((['1', '2'], 1, False, False, {}), "'state' is .*expected 2 numbers"),
+    (([1, [2, 3]], 1, False, False, {}), "'state' is .*expected 2 numbers"),
+  ],
+)
+def test_gym_unclear_contracts(step, problem):
+  """One line that says what came and what gymnasium expects."""
+  env = wrap_gym(Odd(step), simple())
+  env.reset(0)
+  with pytest.raises(EnvError, match=f'{problem}.* gymnasium expects reset'):
+    env.step(np.zeros(1))
+
+
+def test_gym_unclear_resets():
+  step = (OBS, 1, False, False, {})
+  for reset in ((), (OBS, {}, 1), (OBS, 'info'), 'text', (None, {})):
+    env = wrap_gym(Odd(step, reset), simple())
+    with pytest.raises(EnvError, match='gymnasium expects reset'):
+      env.reset(0)
+
+  class Unseeded(Point):
+    def reset(self):
+      return np.zeros(2), {}
+
+  for env in (Unseeded(), gymnasium.wrappers.TimeLimit(Unseeded(), 5)):
+    with pytest.raises(EnvError, match="takes no seed .*'seed'.*gymnasium"):
+      wrap_gym(env, simple())
+
+
+def test_gym_four_values_within_a_wrapper_of_gymnasium():
+  class Old(Point):
+    def step(self, action):
+      state, reward, *_, info = super().step(action)
+      return state, reward, False, info
+
+  env = wrap_gym(gymnasium.wrappers.TimeLimit(Old(), 5), simple())
+  env.reset(0)
+  with pytest.raises(EnvError, match='values to unpack.*gymnasium expects'):
+    env.step(np.zeros(2))
+  # A defect of the environment itself keeps its traceback.
+  broken = Point()
+  broken.step = lambda action: int('x')
+  env = wrap_gym(broken, simple())
+  env.reset(0)
+  with pytest.raises(ValueError, match='invalid literal'):
+    env.step(np.zeros(2))
+
+
+@pytest.mark.parametrize(
+  'image, fits',
+  [
+    (np.full((8, 8, 3), 200, np.uint8), True),
+    (np.full((8, 8, 3), 200, np.int64), True),
+    (np.full((8, 8, 3), 300, np.int64), False),
+    (np.full((8, 8, 3), 0.5), False),
+    (np.full((3, 8, 8), 200, np.uint8), False),
+    (None, False),
+  ],
+)
+def test_gym_images_are_what_their_space_says(image, fits):
+  inner = Spaces(Box(0, 255, (8, 8, 3), np.uint8))
+  inner.reset = lambda seed: (image, {})
+  env = wrap_gym(inner, simple(image_size=8))
+  if fits:
+    found = env.reset(0)['image']
+    assert found.dtype == np.uint8 and (found == 200).all()
+    assert found is not image
+  else:
+    with pytest.raises(EnvError, match="'image' is .*expected an image uint8"):
+      env.reset(0)
+
+
+def test_gym_missing_keys():
+  inner = Spaces(Dict({'a': VECTOR, 'b': VECTOR}))
+  for obs, found in (
+    ({'a': np.zeros(2)}, r"\['a'\]"),
+    (np.zeros(2), 'ndarray'),
+  ):
+    inner.reset = lambda seed, obs=obs: (obs, {})
+    with pytest.raises(EnvError, match=f"'[ab]' is missing in {found}"):
+      wrap_gym(inner, simple()).reset(0)
+
+
+def test_gym_advice_on_unbounded_actions_works():
+  """The wrapper that the message names, as it stands there."""
+  env = Spaces(VECTOR, Box(-np.inf, np.inf, (2,), np.float32))
+  with pytest.raises(EnvError) as info:
+    wrap_gym(env, simple())
+  advice = str(info.value).partition(' to 1: ')[2]
+  env = eval(advice, {'gymnasium': gymnasium, 'np': np, 'env': env})
+  wrapped = wrap_gym(env, simple())
+  wrapped.reset(0)
+  wrapped.step(np.float32([0.5, -2]))
+  assert env.unwrapped.action.tolist() == [0.5, -1]
+
+
+def test_an_episode_without_end_is_cut(capfd):
+  """By the environment's own limit where it has one, else with a warning."""
+  env = wrap_gym(Point(limit=10**9, end=10**9), simple())
+  env.longest = 20
+  episode = rollout(env, 0, np.zeros((20, 2)))
+  assert np.flatnonzero(episode['is_last']).tolist() == [20]
+  assert not episode['is_terminal'].any()
+  assert 'cut after 20 agent steps' in capfd.readouterr().err
+  rollout(wrap_gym(Point(end=5), simple()), 0, np.zeros((5, 2)))
+  assert not capfd.readouterr().err
+  gymnasium.register('moto-test/Long-v0', Point, max_episode_steps=50_000)
+  assert make_env('gym_moto-test/Long-v0', simple()).longest == 50_000
+
+
 def test_gym_pendulum_from_pixels():
   pytest.importorskip('pygame')
   env = make_env('gym_Pendulum-v1', simple(image=True, image_size=32))

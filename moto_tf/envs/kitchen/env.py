@@ -15,7 +15,7 @@ from gymnasium.spaces import Box
 
 from moto_tf import startup
 from moto_tf.envs import render
-from moto_tf.envs.base import Env, EnvError
+from moto_tf.envs.base import Env, EnvError, check_simulation
 from moto_tf.envs.kitchen.tasks import find_targets, in_place, log_key
 
 VIEWS = {'default': render.View(90, -60, 1.86, (-0.3, 0.5, 2.0))}
@@ -121,6 +121,7 @@ class Kitchen(Env):
     return obs, reward, False, False, self._ever.all()
 
   def _observe(self, obs: Mapping) -> tuple[dict, np.ndarray]:
+    check_simulation(self.data)
     state = obs['observation']
     # As they are stored, so that a stored episode gives the same images.
     qpos = self.data.qpos.astype(np.float32)
