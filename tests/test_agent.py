@@ -265,7 +265,7 @@ def test_loading_other_sizes_is_a_clear_error():
   other, _ = make(rssm__deter=24, rssm__hidden=16)
   with pytest.raises(MismatchError) as error:
     agent.load(other.save())
-  for part in ('model/rssm/gru_kernel (40, 72)', '48', 'config.yaml'):
+  for part in ('model/rssm/gru_kernel float32[40, 72]', '48', 'config.yaml'):
     assert part in str(error.value), part
   for key, value in agent.save().items():
     np.testing.assert_array_equal(value, before[key])

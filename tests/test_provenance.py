@@ -55,7 +55,8 @@ def rolled(monkeypatch):
       'reward': np.array([0.0, 1.0]),
     }
     rollouts = [episode] * episodes
-    return evaluation.summarise(rollouts, list(range(episodes))), rollouts
+    summary = evaluation.summarise(rollouts, list(range(episodes)))
+    return {**summary, 'lost': 0}, rollouts
 
   monkeypatch.setattr(policy, 'load_agent', load_agent)
   monkeypatch.setattr(evaluation, 'roll_out', roll_out)

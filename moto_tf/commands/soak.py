@@ -10,11 +10,16 @@ Further options are settings of configs.yaml, such as --method dreamerv2.
 
 import datetime
 import sys
-from pathlib import Path
 
 import moto_tf
 from moto_tf import files
-from moto_tf.commands import make_parser, positive, settings
+from moto_tf.commands import (
+  make_parser,
+  natural,
+  positive,
+  settings,
+  whole_path,
+)
 
 SETTINGS = [
   *('--configs', 'gym', 'debug', '--task', 'soak_line', '--logdir', 'soak'),
@@ -32,8 +37,8 @@ def main(argv: list[str] | None = None) -> None:
   parser = make_parser(__doc__)
   add = parser.add_argument
   add('--kills', type=positive, default=50, help='in total (50)')
-  add('--moments', type=int, default=0, help='seed of the moments (0)')
-  add('--out', type=Path, help='file for a report')
+  add('--moments', type=natural, default=0, help='seed of the moments (0)')
+  add('--out', type=whole_path, help='file for a report')
   args, rest = parser.parse_known_args(argv)
   config = settings.parse([*SETTINGS, *rest], parser.prog)
   with moto_tf.explain_errors():

@@ -10,7 +10,7 @@ from moto_tf.envs.kitchen.expert import Expert
 from moto_tf.envs.kitchen.tasks import TASKS, find_targets, parse_order
 
 # Standard deviations of waypoints in m, and of actions.
-JITTER, NOISE = 0.005, 0.05
+JITTER, NOISE = 0.005, 0.1
 # Kicks of an arm on its way: how likely one begins at a step, how many steps it
 # lasts, and its standard deviation in units of the actions.
 KICKS, LASTS, FORCE = 1 / 15, 2, 0.8

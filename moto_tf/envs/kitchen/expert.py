@@ -226,8 +226,8 @@ def light_switch(go: Expert) -> Iterator[Pose]:
   too; flat it would pass by at 3 cm. It enters between lever and knobs.
   """
   lever, edge = go.site('light_site'), {'roll': 1.5}
-  yield from go.through(lever + go.at(0.08, -0.15, 0.035), **edge)
-  yield Pose(lever + go.at(0.075, 0.08, 0.035), near=0.03, steps=15, **edge)
+  yield from go.through(lever + go.at(0.1, -0.15, 0.035), **edge)
+  yield Pose(lever + go.at(0.09, 0.03, 0.035), near=0.03, steps=15, **edge)
   yield Pose(
     lever + go.at(-0.18, 0.08, 0.035),
     steps=25,
