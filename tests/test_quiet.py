@@ -54,7 +54,7 @@ def test_train(trained):
 def test_evaluate(trained):
   logdir, _ = trained
   done = run('-m', 'moto_tf', 'evaluate', '--logdir', logdir, '--episodes', 2)
-  check(done, 'evaluation ', 'success ', 'Numbers:')
+  check(done, 'evaluation ', 'success ', 'Checkpoint: ', 'Numbers:')
 
 
 def test_diagnose(trained):

@@ -461,7 +461,6 @@ def test_a_policy_refuses_what_is_no_observation(finished):
     ([np.nan, 0], r"'state' has 1 of 2 numbers .* the first at \[0\]"),
     ([0, -np.inf], r'the first at \[1\]'),
     ([1e300, 0], 'not finite as float32'),
-    ([3e38, -3e38], r'far from those it was trained on'),
     (np.array([0.5, None]), 'dtype object, expected'),
     (['0.5', '0.5'], 'dtype <U3, expected'),
     ([0.5j, 0.5], 'dtype complex128, expected'),

@@ -5,13 +5,14 @@ With the toy method and an environment of this file, so that it takes seconds.
 
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
-import toy_method  # noqa: F401
 from gymnasium.spaces import Box
 
 from moto_tf import make_config
+from moto_tf.agents import METHODS
 from moto_tf.envs import Env
 from moto_tf.envs.driver import LOST
 from moto_tf.envs.worker import WorkerError
@@ -46,6 +47,16 @@ class Line(Env):
     near = abs(self._state[0] - self._state[1]) < 0.2
     state = {'state': self._state.astype(np.float32)}
     return state, float(near), False, False, near
+
+
+@pytest.fixture(autouse=True, scope='module')
+def toy():
+  """The toy method, for this file alone."""
+  import toy_method  # noqa: F401
+
+  yield
+  METHODS.remove('linear')
+  del sys.modules['toy_method']
 
 
 def start(logdir, hook=None, **overrides):

@@ -65,8 +65,9 @@ def find_offline(config: Config) -> Path | None:
   """
   path = offline_dir(config, config.path('logdir'))
   if config.offline_data == 'auto' and not path.is_dir():
-    suite, _ = envs.find_suite(config.task)
-    if suite.demonstrator:
+    # None for a task that only the caller's environment has.
+    suite = envs.SUITES.get(config.task.split('_')[0])
+    if suite and suite.demonstrator:
       envs.make_demonstrator(config.task)  # Names what is near a misspelt task.
     raise ConfigError(
       f'offline_data is auto, and there is no directory {path}. Record '
