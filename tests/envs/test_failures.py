@@ -211,8 +211,8 @@ COMMAND = """
 import os, sys, time
 from moto_tf.signals import interruptible
 with interruptible('Go on.'):
-  print('ready', flush=True)
   try:
+    print('ready', flush=True)
     time.sleep(60)
   finally:
     print('tidied', flush=True)
