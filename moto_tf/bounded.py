@@ -24,6 +24,8 @@ from moto_tf.rules import cut
 LARGE, RATIO = 2**28, 200
 # Of the text before an array, as in NumPy.
 HEADER = 10_000
+# Types of arrays that are no pickles.
+KINDS = 'biufc'
 CHUNK = 2**18
 # Of JSON and YAML.
 DEPTH, TEXT = 40, 2**26
@@ -153,7 +155,7 @@ def _read_header(stream, name):
     raise ValueError(
       f'{name!r} has an unreadable header: {cut(str(error))}'
     ) from None
-  if found[2].kind not in 'biufc':
+  if found[2].kind not in KINDS:
     raise ValueError(
       f'{name!r} has dtype {found[2]}, expected numbers; pickles are not loaded'
     )

@@ -143,7 +143,9 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 @pytest.mark.parametrize('text', ['', '{"host": 3', '[]', '[' * 10000])
 def test_a_lock_that_says_nothing(tmp_path, text):
   (tmp_path / '.lock').write_text(text)
-  Owner(tmp_path).close()
+  with Owner(tmp_path):
+    assert json.loads((tmp_path / '.lock').read_text())['pid'] == os.getpid()
+  assert not (tmp_path / '.lock').exists()
 
 
 def test_an_owner_that_was_robbed_says_so(tmp_path):

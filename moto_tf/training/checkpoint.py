@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import files
-from moto_tf.bounded import open_npz, parse_json
+from moto_tf.bounded import KINDS, open_npz, parse_json
 from moto_tf.errors import MotoError, warn
 from moto_tf.rules import cut
 
 META = 'meta'
-# Other kinds would be pickled.
-KINDS = 'biufc'
 
 
 class CheckpointError(MotoError, ValueError):
