@@ -17,6 +17,7 @@ from moto_tf.benchmark import (
   child,
   data,
   flops,
+  gpu,
   profile,
   report,
   scope_of,
@@ -190,6 +191,9 @@ def test_profile_adds_up_ops(name):
   assert list(found['op_types'])[0] == 'Conv2D'
   assert found['op_types']['Conv2D'] == {'share': 0.75, 'calls': 1}
   assert not found['remarks']
+  # The GPU's events are what was launched, those of the host are not.
+  kernels = found.get('kernels_per_step')
+  assert kernels == (None if name == '/host:CPU' else 2)
 
 
 def test_profile_says_what_it_cannot_know():
@@ -321,6 +325,43 @@ def test_tables():
     '`metaworld`: No OpenGL.',
   ):
     assert line in lines
+
+
+def test_modes_of_a_gpu():
+  case = script.make_case(['metaworld', 'small'], ['--seed', '3'], 'benchmark')
+  modes = gpu.cases(case)
+  assert [mode.tf32 for mode in modes].count(False) == 1
+  for mode in modes:
+    assert mode.name.startswith('metaworld small, ')
+    assert ('XLA' in mode.name) == mode.config.jit
+    assert mode.config.precision in mode.name and mode.config.seed == 3
+    assert mode.overrides['precision'] == mode.config.precision
+  assert len({mode.name for mode in modes}) == len(modes) == len(gpu.MODES)
+
+
+def test_table_of_a_gpu():
+  figures = {'median_seconds': 0.5, 'kernels_per_step': 1200.0}
+  result = make_result(
+    step=figures | {'sum_of_ops_seconds': 0.25, 'gflop_per_second': 3000.0}
+  )
+  result['gpu'] = {'name': 'card', 'products': {'tf32_gflop_per_second': 4e5}}
+  lines = report.tables(result).splitlines()
+  assert lines[2] == 'name card.'
+  assert '| tf32 | 400 |' in lines
+  assert lines[-1] == '| metaworld | 0.5 | - | 3 | 1,200 | 250 | - | - | - |'
+
+
+def test_yardsticks_of_a_gpu_run_on_any_device():
+  speeds = gpu.products(64)
+  assert len(speeds) == 4 and min(speeds.values()) > 0
+  assert tf.config.experimental.tensor_float_32_execution_enabled()
+  assert gpu.launch_microseconds(5) > 0
+
+
+def test_without_a_gpu_nothing_is_measured(monkeypatch):
+  monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
+  with pytest.raises(BenchmarkError, match=r'finds no GPU.*moto_tf\[gpu\]'):
+    gpu.describe(lambda text: None, {})
 
 
 def test_comparison_says_what_is_better_and_corrects_for_drift():

@@ -87,6 +87,24 @@ def test_gpu_that_is_not_found_is_told(tmp_path, monkeypatch, capsys):
   assert capsys.readouterr().err == ''
 
 
+@pytest.mark.parametrize('capability', [(9, 0), (8, 6)])
+def test_gpu_that_tensorflow_has_code_for(capability):
+  build = {'cuda_compute_capabilities': ['sm_60', 'sm_89', 'compute_90']}
+  details = {'compute_capability': capability, 'device_name': 'card'}
+  assert not tfutils.too_new(details, build)
+
+
+def test_gpu_that_is_newer_than_tensorflow_is_told():
+  build = {'cuda_compute_capabilities': ['sm_60', 'sm_89', 'compute_90']}
+  details = {'compute_capability': (12, 0), 'device_name': 'card'}
+  text = tfutils.too_new(details, build)
+  assert text.startswith('card has compute capability 12.0;')
+  assert 'up to 9.0' in text and 'CUDA_VISIBLE_DEVICES=-1' in text
+  # A TensorFlow that does not tell, and a device without details.
+  assert not tfutils.too_new(details, {})
+  assert not tfutils.too_new({}, build)
+
+
 @pytest.mark.parametrize('mode', MODES)
 @pytest.mark.parametrize('rows', [1, 5])
 def test_product_equals_matmul(rows, mode):

@@ -32,7 +32,8 @@ def profile(function: Callable[[], object], steps: int) -> dict:
   Returns:
     sum_of_ops_seconds: per step; shares: of it by scope, {} if they are not
     known; op_types: share and calls per step of the most expensive types;
-    remarks: what limits these numbers.
+    kernels_per_step, on a GPU: kernels and copies that were launched; remarks:
+    what limits these numbers.
   """
   try:
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -69,6 +70,7 @@ def summarise(space, steps: int) -> dict:
   named = scopes[OTHER] < 0.9 * total
   return {
     'sum_of_ops_seconds': total / steps,
+    **({'kernels_per_step': calls.total() / steps} if gpu else {}),
     'shares': {k: v / total for k, v in scopes.items()} if named else {},
     'op_types': {
       kind: {'share': seconds / total, 'calls': calls[kind] / steps}

@@ -75,6 +75,8 @@ def tables(result: dict) -> str:
     facts = {**run['environment'], **run['overrides']}
     text = ', '.join(f'{k} {_show(v)}' for k, v in facts.items())
     lines += ['', f'`{name}`: {text}.'] if facts else []
+  if 'gpu' in result:
+    return '\n'.join([*lines[:1], *_gpu(result)])
   for part, title in TITLES.items():
     groups = {
       name: run['figures'][part]
@@ -92,6 +94,47 @@ def tables(result: dict) -> str:
       for name, group in groups.items():
         lines += _details(name, group)
   return '\n'.join(lines)
+
+
+def _gpu(result):
+  """The GPU and its modes, one row each."""
+  gpu = result['gpu']
+  facts = {k: v for k, v in gpu.items() if k != 'products'}
+  text = ', '.join(f'{k} {_show(v)}' for k, v in facts.items())
+  lines = [
+    '',
+    f'{text}.',
+    '',
+    *_table(
+      ['product of two matrices', 'TFLOP/s'],
+      [
+        [name.removesuffix('_gflop_per_second'), _show(speed / 1e3)]
+        for name, speed in gpu['products'].items()
+      ],
+    ),
+  ]
+  head = {
+    's per step': ('step', 'median_seconds'),
+    'records per s': ('step', 'records_per_second'),
+    'TFLOP/s': ('step', 'gflop_per_second'),
+    'kernels per step': ('step', 'kernels_per_step'),
+    'ms in kernels': ('step', 'sum_of_ops_seconds'),
+    'GPU memory, GiB': ('step', 'gpu_peak_memory_gib'),
+    'first step after, s': ('first', 'total_seconds'),
+    'ms per action': ('policy', 'eval_median_ms'),
+  }
+  scale = {'TFLOP/s': 1e-3, 'ms in kernels': 1e3}
+  rows = []
+  for name, run in result['runs'].items():
+    values = [
+      run['figures'].get(part, {}).get(key) for part, key in head.values()
+    ]
+    cells = [
+      None if v is None else v * scale.get(title, 1)
+      for title, v in zip(head, values, strict=True)
+    ]
+    rows.append([name, *map(_show, cells)])
+  return [*lines, '', *_table(['', *head], rows)]
 
 
 def compare(old: dict, new: dict) -> str:

@@ -23,16 +23,18 @@ LARGE_SET = 5000
 class Case(NamedTuple):
   """A configuration to measure.
 
-  name: its presets. overrides: settings that differ from them.
+  name: its presets. overrides: settings that differ from them. tf32: whether
+  a GPU may multiply float32 as TF32.
   """
 
   name: str
   config: Config
   overrides: dict
+  tf32: bool = True
 
 
 def benchmark(
-  cases: list[Case], parts: list[str], repeats: int
+  cases: list[Case], parts: list[str], repeats: int, gpu: bool = False
 ) -> Iterator[dict]:
   """Measures every case; this process stays free of TensorFlow.
 
@@ -40,18 +42,21 @@ def benchmark(
     cases: configurations to measure.
     parts: keys of `moto_tf.benchmark.PARTS`.
     repeats: gradient steps that are timed.
+    gpu: describe the GPU first.
 
   Yields:
-    After each case all results so far, as JSON: format, date, machine, and by
-    name of the case its overrides, settings other than the defaults,
-    environment and figures by part.
+    After each case all results so far, as JSON: format, date, machine, gpu if
+    it was asked for, and by name of the case its overrides, settings other
+    than the defaults, environment and figures by part.
 
   Raises:
     BenchmarkError: a measurement failed.
   """
   started = time.time()
   defaults = load_configs().defaults.flat
-  runs = {}
+  runs, facts = {}, {}
+  if gpu:
+    facts['gpu'] = child.call('gpu.describe', 'yardsticks', started)
   for case in cases:
     settings = case.config.flat.items()
     call = functools.partial(child.call, title=case.name, started=started)
@@ -60,17 +65,18 @@ def benchmark(
       'settings': _without_paths(
         {k: v for k, v in settings if v != defaults[k]}
       ),
-      **_measure(call, case.config, parts, repeats),
+      **_measure(call, case.config, parts, repeats, case.tf32),
     }
     yield {
       'format': FORMAT,
       'date': datetime.date.today().isoformat(),
       'machine': machine.describe(),
+      **facts,
       'runs': runs,
     }
 
 
-def _measure(call, config, parts, repeats):
+def _measure(call, config, parts, repeats, tf32):
   """Environment and figures of one configuration."""
   figures, environment, flat = {}, {}, config.flat
   learning = [p for p in parts if p in ('peak', 'first', 'step', 'policy')]
@@ -85,9 +91,8 @@ def _measure(call, config, parts, repeats):
       return call(function, **arguments)
 
     if learning:
-      result = call_with(
-        'steps.measure', SMALL_SET, parts=learning, repeats=repeats
-      )
+      asked = {'parts': learning, 'repeats': repeats, 'tf32': tf32}
+      result = call_with('steps.measure', SMALL_SET, **asked)
       figures, environment = result['figures'], result['environment']
     if 'replay' in parts:
       figures['replay'] = replay = call_with('data.measure', REPLAY_SET)

@@ -33,6 +33,7 @@ def measure(
   episodes: str,
   parts: list[str],
   repeats: int,
+  tf32: bool = True,
 ) -> dict:
   """Measures the parts peak, first, step and policy.
 
@@ -44,6 +45,7 @@ def measure(
     episodes: directory of offline episodes.
     parts: what to measure.
     repeats: gradient steps that are timed.
+    tf32: whether a GPU may multiply float32 as TF32.
 
   Returns:
     figures by part, and the environment they were measured in.
@@ -53,8 +55,9 @@ def measure(
   lap('import_moto_tf')
   say('imports')
   # Brings TensorFlow, with the settings that come before its import.
-  import moto_tf.nn.tfutils  # noqa: F401
+  from moto_tf.nn import tfutils
 
+  tfutils.allow_tf32(tf32)
   lap('import_tensorflow')
   config = Config(config)
   spaces = spaces_from_meta(spaces)
@@ -76,6 +79,9 @@ def measure(
   if 'step' in parts:
     say(f'{repeats} gradient steps')
     figures['step'] = steady(learner, repeats) | machine.memory()
+    records = config.replay.batch * config.replay.length
+    rate = records / figures['step']['median_seconds']
+    figures['step']['records_per_second'] = rate
   if 'peak' in parts:
     say('matrix products')
     peaks.append(machine.matmul_gflop_per_second())

@@ -3,6 +3,7 @@
   python -m moto_tf benchmark
   python -m moto_tf benchmark --configs metaworld small --parts peak step
   python -m moto_tf benchmark --out new.json --compare benchmark.json
+  python -m moto_tf benchmark --gpu --out gpu.json
 
 Without --configs two sizes are measured, the paper's (metaworld) and the one
 for two CPU cores (metaworld small). Any key of configs.yaml may be set too,
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import moto_tf
 from moto_tf import benchmark, files, memory
-from moto_tf.benchmark import report, run
+from moto_tf.benchmark import gpu, report, run
 from moto_tf.commands import make_parser, positive, printing, whole_path
 from moto_tf.commands.settings import parse
 from moto_tf.presets import make_config
@@ -58,11 +59,21 @@ def main(argv: list[str] | None = None) -> None:
     metavar='FILE',
     help='an earlier --out; ratios',
   )
+  add(
+    '--gpu',
+    action='store_true',
+    help='measure a GPU in about five minutes: every precision, TF32 and XLA',
+  )
   args, rest = parser.parse_known_args(argv)
   cases = [
     make_case(names, rest, parser.prog)
     for names in ([args.configs] if args.configs else DEFAULT)
   ]
+  if args.gpu:
+    cases = [mode for case in cases for mode in gpu.cases(case)]
+    args.parts = (
+      gpu.PARTS if args.parts is benchmark.DEFAULT_PARTS else args.parts
+    )
   with interruptible(), moto_tf.explain_errors():
     measure(args, cases)
 
@@ -97,7 +108,7 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
     memory.check(case.config)
   files.reserve(out, replace=True)
   # Written after each case, so that an interruption loses only the last.
-  for result in run.benchmark(cases, args.parts, args.repeats):
+  for result in run.benchmark(cases, args.parts, args.repeats, args.gpu):
     files.write_json(out, result)
   print(report.tables(result))
   if old:

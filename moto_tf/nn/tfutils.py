@@ -50,10 +50,41 @@ def setup(precision: str = 'auto', eager: bool = False) -> str:
       "runs on the CPU. Install its libraries, pip install 'moto_tf[gpu]'; "
       'with TF_CPP_MIN_LOG_LEVEL=0 TensorFlow tells what it misses.'
     )
+  for gpu in gpus:
+    details = tf.config.experimental.get_device_details(gpu)
+    if problem := too_new(details, tf.sysconfig.get_build_info()):
+      warn(problem)
   tf.config.run_functions_eagerly(eager)
   if precision == 'auto':
     return 'mixed_float16' if gpus else 'float32'
   return precision
+
+
+def too_new(details: dict, build: dict) -> str:
+  """What to do with a GPU that this TensorFlow was not built for, or ''.
+
+  Args:
+    details: of tf.config.experimental.get_device_details.
+    build: of tf.sysconfig.get_build_info.
+  """
+  capability = details.get('compute_capability', (0, 0))
+  kinds = build.get('cuda_compute_capabilities', ())
+  built = [divmod(int(kind.split('_')[1]), 10) for kind in kinds]
+  if not built or capability[0] <= max(built)[0]:
+    return ''
+  show = lambda numbers: '.'.join(map(str, numbers))
+  return (
+    f'{details.get("device_name", "The GPU")} has compute capability '
+    f'{show(capability)}; TensorFlow {tf.__version__} holds code up to '
+    f'{show(max(built))} and may fail on it. Use a TensorFlow built for it, '
+    "such as that of NVIDIA's containers, or CUDA_VISIBLE_DEVICES=-1 for the "
+    'CPU.'
+  )
+
+
+def allow_tf32(allowed: bool) -> None:
+  """Whether a GPU that can may multiply float32 as TF32; it may by default."""
+  tf.config.experimental.enable_tensor_float_32_execution(allowed)
 
 
 def split(seed: tf.Tensor, count: int) -> list[tf.Tensor]:

@@ -65,16 +65,17 @@ def environment(config) -> dict:
 
 
 def matmul_gflop_per_second(
-  size: int = MATMUL_SIZE, calls: int = MATMUL_CALLS
+  size: int = MATMUL_SIZE, calls: int = MATMUL_CALLS, dtype: str = 'float32'
 ) -> float:
-  """Median speed of a product of two square float32 matrices.
+  """Median speed of a product of two square matrices.
 
-  On a GPU in TF32, unless that is switched off in TensorFlow.
+  On a GPU float32 is TF32, unless that is switched off in TensorFlow.
   """
   import tensorflow as tf
 
   left, right = (
-    tf.random.stateless_normal([size, size], [0, i]) for i in range(2)
+    tf.cast(tf.random.stateless_normal([size, size], [0, i]), dtype)
+    for i in range(2)
   )
   seconds = []
   for _ in range(calls + 3):
