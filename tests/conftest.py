@@ -1,5 +1,6 @@
 """Settings that must be in place before TensorFlow and MuJoCo load."""
 
+import collections
 import os
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -20,6 +21,25 @@ def pytest_addoption(parser):
 def tally(request):
   """Counts of outcomes by kind, which are shown at the end."""
   return request.config.stash.setdefault(TALLY, {})
+
+
+def pytest_sessionfinish(session):
+  """Processes that test side by side hand their counts to the first one."""
+  if hasattr(session.config, 'workeroutput'):
+    counts = session.config.stash.get(TALLY, {})
+    session.config.workeroutput['tally'] = {
+      kind: dict(counter) for kind, counter in counts.items()
+    }
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+  """Adds the counts of a process that has ended."""
+  tally = node.config.stash.setdefault(TALLY, {})
+  for kind, counts in (
+    getattr(node, 'workeroutput', {}).get('tally', {}).items()
+  ):
+    tally.setdefault(kind, collections.Counter()).update(counts)
 
 
 def pytest_terminal_summary(terminalreporter, config):
