@@ -11,7 +11,7 @@ Source of the form: JAXRL2, agents/pixel_bc.
 import tensorflow as tf
 
 from moto_tf.agents.model_free import ModelFreeAgent, Transitions
-from moto_tf.nn.gaussians import DiagNormal
+from moto_tf.nn.dists import DiagNormal
 
 
 def make(config, obs_space: dict, act_space) -> 'BC':

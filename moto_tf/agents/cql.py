@@ -11,8 +11,7 @@ import tensorflow as tf
 
 from moto_tf.agents.model_free import Transitions
 from moto_tf.agents.sac import SAC, sg
-from moto_tf.nn.gaussians import normal
-from moto_tf.nn.tfutils import split, uniform
+from moto_tf.nn.tfutils import normal, split, uniform
 
 
 def make(config, obs_space: dict, act_space) -> 'CQL':

@@ -3,19 +3,16 @@
 Kostrikov, Nair, Levine 2021, *Offline Reinforcement Learning with Implicit
 Q-Learning*, in the order and form of JAXRL2's agents/pixel_iql.
 
-  Eq. 5   value_loss     expectile of the target critics over actions of the data
+  Eq. 5   value_loss     expectile of the target critics over the data's actions
   Eq. 7   actor_loss     cloning, weighted by the advantage
   Eq. 6   critic_loss
 """
 
 import tensorflow as tf
 
-from moto_tf.agents.model_free import (
-  ModelFreeAgent,
-  Transitions,
-  copy_weights,
-)
-from moto_tf.nn.gaussians import DiagNormal
+from moto_tf.agents.model_free import ModelFreeAgent, Transitions
+from moto_tf.agents.pixel_nets import copy_weights
+from moto_tf.nn.dists import DiagNormal
 
 sg = tf.stop_gradient
 

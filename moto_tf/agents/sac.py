@@ -13,15 +13,11 @@ import math
 
 import tensorflow as tf
 
-from moto_tf.agents.model_free import (
-  Head,
-  ModelFreeAgent,
-  Transitions,
-  copy_weights,
-)
-from moto_tf.nn.gaussians import TanhNormal, normal
+from moto_tf.agents.model_free import ModelFreeAgent, Transitions
+from moto_tf.agents.pixel_nets import Head, copy_weights
+from moto_tf.nn.dists import TanhNormal
 from moto_tf.nn.layers import Module
-from moto_tf.nn.tfutils import split
+from moto_tf.nn.tfutils import normal, split
 
 sg = tf.stop_gradient
 LOG_STD = -20.0, 2.0  # Bounds, as in JAXRL2.
