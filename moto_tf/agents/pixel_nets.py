@@ -1,7 +1,7 @@
 """Networks of agents without a world model, as the paper's C.4 has them.
 
-The convolutions of D4PG, a latent of 50 with layer norm and tanh, and two layers
-of 256.
+The convolutions of D4PG, a latent of 50 with layer norm and tanh, two layers of
+256.
 """
 
 from typing import NamedTuple
