@@ -19,16 +19,18 @@ def settings(method, logdir):
     method,
     {
       **golden_runs.SMALL,
+      'replay.batch': 3,
       'task': 'custom_reach',
       'logdir': str(logdir),
       'precision': 'float32',
       'env_workers': 'none',
       'envs': 1,
-      'online_steps': 8,
+      'offline_steps': 0,
+      'online_steps': 6,
       'updates_per_episode': 2,
       'prefill_episodes': 2,
       'log_every': 1,
-      'eval_every': 4,
+      'eval_every': 3,
       'checkpoint_every': 3,
       'env.image_size': golden_runs.SIZE,
     },
@@ -61,7 +63,7 @@ def test_killed_and_continued(method, tmp_path):
     update = run.update
 
     def limited(batch):
-      if run.gradient_step == 5:
+      if run.gradient_step == 4:
         raise KeyError('killed')
       update(batch)
 
@@ -73,7 +75,7 @@ def test_killed_and_continued(method, tmp_path):
     algorithm_1(run)
     found = run.agent.save()
   assert rows(killed) == rows(whole)
-  assert rows(whole)[-1]['gradient_step'] == 8
+  assert rows(whole)[-1]['gradient_step'] == 6
   assert found.keys() == expected.keys()
   for name, value in expected.items():
     np.testing.assert_array_equal(found[name], value, err_msg=name)
