@@ -20,6 +20,7 @@ def make_free(method, **overrides):
     'precision': 'float32',
     'replay.batch': 3,
     'replay.length': 6,
+    'env.image_size': 16,
     'encoder.mlp_keys': 'state',
     'model_free.pad': PAD,
     'model_free.channels': [3, 4],

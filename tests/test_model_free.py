@@ -21,7 +21,9 @@ from model_free_naive import (
   twins,
   units,
 )
+from test_metrics_page import unexplained
 
+from moto_tf import memory
 from moto_tf.agents import make_agent
 from moto_tf.agents import model_free as module
 from moto_tf.agents.frames import (
@@ -31,6 +33,8 @@ from moto_tf.agents.frames import (
   shift,
   stack_frames,
 )
+from moto_tf.agents.sizes import NUMBER, gradient_step, weights
+from moto_tf.config import without_effect
 from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.nn.dists import DiagNormal, TanhNormal
@@ -315,9 +319,8 @@ def test_impossible_settings():
     with pytest.raises(ConfigError, match=f'{key}: .*{advice}'):
       make_config(key.split('.')[0].replace('model_free', 'sac'), {key: value})
   for key in ('rssm.deter', 'encoder.act', 'actor_opt.lr', 'moto.alpha'):
-    with pytest.raises(ConfigError, match=f'{key} has no effect on cql'):
-      make_config('cql', {key: make_config()[key]})
-  make_config('cql', {'encoder.cnn_keys': 'image'})
+    assert without_effect('cql', key)
+  assert not without_effect('cql', 'encoder.cnn_keys')
   with pytest.raises(ConfigError, match='iql.expectile has no effect on sac'):
     make_config('sac', {'iql.expectile': 0.7})
   with pytest.raises(ConfigError, match='16 x 16 pixels are too small for 4'):
@@ -340,6 +343,33 @@ def test_presets_have_the_values_of_the_paper():
     assert config.channels == (32, 64, 128, 256) and config.pad == 4
     assert make_config(method).model_free_opt.lr == 3e-4
   assert GAMMA != make_config('sac').discount == 0.99
+
+
+def test_memory_is_estimated_from_below(iql):
+  agent, _ = iql
+  variables = agent.variables()
+  found = NUMBER * sum(int(np.prod(v.shape)) for v in variables.values())
+  assert 0.05 * found < weights(agent._config) < found
+  config = make_config('sac', {'model_free.channels': [10**7]})
+  with pytest.raises(ConfigError, match='--model_free.channels 32,64,128,256'):
+    memory.check(config)
+  small, large = (
+    gradient_step(make_config('sac', {'replay.batch': n})) for n in (256, 512)
+  )
+  assert large == 2 * small
+
+
+def test_half_precision():
+  """Losses in float32, near those of full precision; parts are explained."""
+  found = []
+  for precision in ('float32', 'mixed_float16'):
+    agent, config = make_free('sac', precision=precision)
+    found.append(agent.train(make_data(config), 0))
+  for key, value in found[0].items():
+    if 'loss' in key:
+      assert found[1][key] == pytest.approx(value, 0.05, 0.02), key
+  assert {'critic_loss_scale', 'actor_skipped'} <= found[1].keys()
+  assert not unexplained(f'train/{k}' for k in found[1])
 
 
 def test_tanh_normal():
