@@ -16,6 +16,7 @@ from model_free_naive import (
   squashed,
   transitions,
   twins,
+  units,
 )
 from test_metrics_page import unexplained
 
@@ -211,8 +212,6 @@ def test_sac_acts_by_the_encoder_of_its_critic(sac):
   assert 'critic/encoder/conv/0/kernel' in names
   assert not any(k.startswith(('critic/head', 'target')) for k in names)
   stack = np.concatenate([data['image'][:, 0]] * 3, -1) / 255
-  from model_free_naive import units
-
   expected, _ = squashed(
     numbers(agent), stack, units(agent, obs['state']), np.zeros((3, 2))
   )

@@ -133,7 +133,7 @@ def test_every_step_comes_alike_with_the_stacks_of_acting(replay):
         np.testing.assert_array_equal(row[1], seen[number][time + 1])
         counts[number, time] += 1
   assert len(counts) == sum(LENGTHS)
-  # 4,096 records of 21 are drawn, of which 17 begin a step.
+  # 10,240 records of 21 are drawn, of which 17 begin a step.
   mean = 40 * 256 / (sum(LENGTHS) + len(LENGTHS))
   assert max(abs(n - mean) / np.sqrt(mean) for n in counts.values()) < 4
 

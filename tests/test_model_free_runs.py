@@ -11,12 +11,12 @@ from moto_tf.envs.gym import wrap_gym
 from moto_tf.training.algorithm import algorithm_1
 
 
-def settings(method, logdir):
+def settings(logdir):
   """From images and state, eager, so that nothing has to be traced."""
   return moto_tf.make_config(
     'gym',
     'debug',
-    method,
+    'sac',
     {
       **golden_runs.SMALL,
       'replay.batch': 3,
@@ -37,8 +37,8 @@ def settings(method, logdir):
   )
 
 
-def open_run(method, logdir):
-  config = settings(method, logdir)
+def open_run(logdir):
+  config = settings(logdir)
   make_env = lambda: wrap_gym(golden_runs.Reach(), config.env)
   return moto_tf.Run(config, make_env=make_env)
 
@@ -54,12 +54,11 @@ def rows(logdir):
 
 def test_killed_and_continued(tmp_path):
   """Online without demonstrations; equal numbers, weights and episodes."""
-  method = 'sac'
   whole, killed = tmp_path / 'whole' / '0', tmp_path / 'killed' / '0'
-  with open_run(method, whole) as run:
+  with open_run(whole) as run:
     algorithm_1(run)
     expected = run.agent.save()
-  with open_run(method, killed) as run:
+  with open_run(killed) as run:
     update = run.update
 
     def limited(batch):
@@ -70,7 +69,7 @@ def test_killed_and_continued(tmp_path):
     run.update = limited
     with pytest.raises(KeyError):
       algorithm_1(run)
-  with open_run(method, killed) as run:
+  with open_run(killed) as run:
     assert run.gradient_step == 3
     algorithm_1(run)
     found = run.agent.save()
