@@ -41,7 +41,14 @@ CASES = {
   ),
   'dreamerv2_paper': ('dreamerv2_paper', {}),
   'dreamerv2_discount': ('dreamerv2', {'pred_discount': True}),
+  'bc': ('bc', {}),
+  'sac': ('sac', {}),
+  'cql': ('cql', {}),
+  'iql': ('iql', {}),
 }
+# Those without a world model, and what they need instead of its settings.
+MODEL_FREE = 'bc', 'sac', 'cql', 'iql'
+SMALL = {'replay.batch': 8, 'model_free.channels': [4, 4], '.*_keys': '.+'}
 
 
 class Reach(gymnasium.Env):
@@ -81,9 +88,17 @@ def make_config(case: str, logdir: Path, demos: Path):
   """Settings of a case; keys of it that were renamed are given as patterns."""
   method, overrides = CASES[case]
   presets = ['gym', 'debug', *([method] if method != 'moto' else [])]
+  model = {
+    'report_every': 25,
+    'pred_discount': False,
+    r'(en|de)coder\.mlp_keys': 'state',
+    r'encoder\.cnn_kernels': [4, 4],
+    r'decoder\.cnn_kernels': [5, 8],
+  }
   # Which all of them had when the golden files were written.
   added = {'actor.sample_grad': 'exact'}
   known = moto_tf.make_config(*presets).actor
+  model_based = method not in MODEL_FREE
   return moto_tf.make_config(
     *presets,
     {
@@ -101,15 +116,11 @@ def make_config(case: str, logdir: Path, demos: Path):
       'log_every': 1,
       'eval_every': 25,
       'eval_episodes': 2,
-      'report_every': 25,
       'checkpoint_every': 25,
-      'pred_discount': False,
       'env.image_size': SIZE,
-      r'(en|de)coder\.mlp_keys': 'state',
-      r'encoder\.cnn_kernels': [4, 4],
-      r'decoder\.cnn_kernels': [5, 8],
       r'.+_opt\.lr': 1e-3,
-      **(added if 'sample_grad' in known else {}),
+      **(model if model_based else SMALL),
+      **(added if model_based and 'sample_grad' in known else {}),
       **overrides,
     },
   )

@@ -27,18 +27,21 @@ PARAMS = {
   'bernoulli': [normal([2, 3, 4])],
   'onehot': [normal([2, 3, 4], scale=2)],
   'trunc': [np.tanh(normal([2, 3, 4])), 0.2 + np.exp(normal([2, 3, 4], 1))],
+  'diag': [normal([2, 3, 4]), 0.2 + np.exp(normal([2, 3, 4], 1))],
 }
 OURS = {
   'normal': lambda x: dists.UnitNormal(x, 2),
   'bernoulli': dists.Bernoulli,
   'onehot': dists.OneHot,
   'trunc': dists.TruncNormal,
+  'diag': dists.DiagNormal,
 }
 PLAIN = {
   'normal': lambda x: tfd.Independent(tfd.Normal(x, 1.0), 2),
   'bernoulli': lambda x: tfd.Bernoulli(x, dtype=tf.float32),
   'onehot': plain_onehot,
   'trunc': plain_trunc,
+  'diag': lambda x, y: tfd.Independent(tfd.Normal(x, y), 1),
 }
 
 

@@ -17,7 +17,7 @@ from moto_tf.training import tensorboard
 PLACES = {
   '<name>': r'[^/]+',
   '<loss>': r'(model|image|vector|reward|discount|kl)_loss',
-  '<part>': r'(model|actor|critic)',
+  '<part>': r'(model|actor|critic|value|temperature)',
 }
 PAGE = Path(__file__).parents[1] / 'docs' / 'metrics.md'
 

@@ -28,6 +28,7 @@ from typing import Any
 
 from moto_tf.agents.settings import (
   check_dreamer,
+  check_model_free,
   check_moto,
   check_paper_dreamer,
 )
@@ -70,8 +71,22 @@ def _moto(label, ignores='', **fixed):
   return Method(make, label, ('moto',), fixed, ignores, check_moto)
 
 
+def _model_free(name, label, groups=(), ignores=''):
+  groups = 'model_free', 'model_free_opt', *groups
+  ignores = f'{MODEL_BASED}|{ignores}' if ignores else MODEL_BASED
+  make = f'moto_tf.agents.{name}:make'
+  return Method(make, label, groups, ignores=ignores, check=check_model_free)
+
+
 # Settings of cloning, without effect where nothing is cloned.
 CLONING = r'bc_.+|moto\.clone_mean'
+# Settings of world models, of what learns in them, and of reports about them.
+MODEL_BASED = (
+  r'bc_.+|(rssm|decoder|(reward|discount)_head|kl|loss_scales)\..+'
+  r'|encoder\.(?!(mlp|cnn)_keys$).+|(model|actor|critic)_opt\..+'
+  r'|(actor|critic)\..+|actor_ent|horizon|discount_lambda|pred_discount'
+  r'|slow_target_.+|policy_average|report_every|heldout_data'
+)
 
 METHODS = Registry(
   'method',
@@ -96,6 +111,10 @@ METHODS = Registry(
       ignores=r'bc_.+|moto\.(?!start_states).+',
       check=check_paper_dreamer,
     ),
+    'bc': _model_free('bc', 'BC', ('bc',), r'discount|model_free\.tau'),
+    'sac': _model_free('sac', 'SAC', ('sac',)),
+    'cql': _model_free('cql', 'CQL', ('sac', 'cql')),
+    'iql': _model_free('iql', 'IQL', ('iql',)),
   },
 )
 

@@ -1,9 +1,17 @@
 """What values the settings of each method may take; without TensorFlow."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from moto_tf.rules import ConfigError, at_least, check_rules, one_of
+from moto_tf.rules import (
+  LAYERS,
+  ConfigError,
+  above,
+  at_least,
+  check_rules,
+  one_of,
+)
 
 # Names of moto_tf.agents.penalties.PENALTIES.
 PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
@@ -13,6 +21,24 @@ MOTO_RULES = {
   r'moto\.clone_mean': one_of('cloned', 'batch'),
   r'moto\.data_target': one_of('one_step', 'lambda', 'rollout'),
   r'moto\.(alpha|beta|.+_start|model_ramp|start_states)': at_least(0),
+}
+
+
+MODEL_FREE_RULES = {
+  r'model_free\.(frames|latent)|cql\.actions': at_least(1),
+  r'model_free\.pad|cql\.alpha|iql\.temperature': at_least(0),
+  r'model_free\.channels': (
+    lambda x: 0 < len(x) <= LAYERS and min(x) > 0,
+    f'one or more whole numbers above 0, {LAYERS} at most',
+  ),
+  r'model_free\.tau': (lambda x: 0 < x <= 1, 'above 0 and at most 1'),
+  r'sac\.temperature|iql\.clip': above(0),
+  r'sac\.target_entropy': (
+    lambda x: x < math.log(2),
+    'less than ln 2, the entropy of all actions alike, such as -0.5',
+  ),
+  r'sac\.target_q': one_of('mean', 'min'),
+  r'iql\.expectile': (lambda x: 0 < x < 1, 'above 0 and below 1'),
 }
 
 
@@ -53,6 +79,19 @@ def check_paper_dreamer(
   check_dreamer(values, examples)
   check_rules(values, examples, {r'moto\.start_states': at_least(0)})
   _check_starts(values)
+
+
+def check_model_free(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where an agent without a world model cannot learn."""
+  check_rules(values, examples, MODEL_FREE_RULES)
+  frames, length = values['model_free.frames'], values['replay.length']
+  if length <= frames:
+    raise ConfigError(
+      f'replay.length: {length} records hold no step from one stack of '
+      f'model_free.frames = {frames} to the next; give at least {frames + 1}.'
+    )
 
 
 def _check_starts(values):

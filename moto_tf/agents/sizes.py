@@ -6,6 +6,8 @@ known to the environment only, and libraries need more than the numbers.
 
 import re
 
+from moto_tf.agents import METHODS
+
 NUMBER = 4  # Bytes of a float32.
 # A trained weight, its gradient, and the two means of Adam.
 COPIES = 4
@@ -13,6 +15,8 @@ COPIES = 4
 
 def weights(config) -> int:
   """Bytes of all weights, with what training holds beside each of them."""
+  if _model_free(config):
+    return NUMBER * COPIES * _pixels(config)[0]
   rssm, stoch, feat = _latent(config)
   embed, encoder, _ = _encoder(config)
   trained = encoder + _decoder(config, feat)[0]
@@ -30,6 +34,8 @@ def weights(config) -> int:
 
 def gradient_step(config) -> int:
   """Bytes of a batch and of what its gradient needs."""
+  if _model_free(config):
+    return _model_free_step(config)
   rssm, stoch, feat = _latent(config)
   embed, _, encoder = _encoder(config)
   decoder = _decoder(config, feat)[1]
@@ -41,6 +47,36 @@ def gradient_step(config) -> int:
   imagined = starts * config.horizon * (states + rssm.ensemble * stoch)
   batches = records * image * (1 + config.replay.prefetch)
   return batches + NUMBER * (records * step + imagined)
+
+
+def _model_free(config):
+  """Whether a method has the settings of those without a world model."""
+  return 'model_free' in METHODS[config.method].groups
+
+
+def _model_free_step(config):
+  batch, length = config.replay.batch, config.replay.length
+  image, frames = image_bytes(config.env), config.model_free.frames
+  batches = batch * length * image * (1 + config.replay.prefetch)
+  # Stacks before and after each step, as bytes and as numbers.
+  steps = batch * max(length - frames, 1)
+  stacks = 2 * frames * image * (1 + NUMBER)
+  return batches + steps * (stacks + NUMBER * _pixels(config)[1])
+
+
+def _pixels(config):
+  """Of one network without a world model: weights, numbers between layers."""
+  part, size = config.model_free, config.env.image_size
+  count, inner, latent = 0, 0, 0
+  if config.env.image and re.fullmatch(config.encoder.cnn_keys, 'image'):
+    before, latent = 3 * part.frames, part.latent
+    for depth in part.channels:
+      size, count = (size - 3) // 2 + 1, count + 9 * before * depth
+      if size < 1:
+        break  # Refused by the agent, which knows the image.
+      inner, before = inner + size**2 * depth, depth
+    count += max(size, 0) ** 2 * before * latent
+  return count + _dense([latent, *part.layers]), inner
 
 
 def image_bytes(env) -> int:

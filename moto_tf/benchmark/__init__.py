@@ -23,8 +23,9 @@ PARTS = {
 }
 DEFAULT_PARTS = tuple(part for part in PARTS if part != 'replay_large')
 
-# The name scopes of the model code, in the order of a gradient step.
+# The name scopes of the agents' code, in the order of a gradient step.
 SCOPES = (
+  'frames',
   'encoder',
   'posterior',
   'prior',
@@ -33,10 +34,14 @@ SCOPES = (
   'model_opt',
   'rollout',
   'penalty',
+  'value',
   'actor',
   'clone',
   'critics',
+  'targets',
+  'value_opt',
   'actor_opt',
+  'temperature_opt',
   'critic_opt',
 )
 OTHER = 'other'

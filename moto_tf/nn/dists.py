@@ -21,6 +21,7 @@ from moto_tf import startup
 from moto_tf.nn import tfutils
 
 with startup.quiet():
+  from tensorflow_probability import bijectors as tfb
   from tensorflow_probability import distributions as tfd
   from tensorflow_probability import random as tfr
   from tensorflow_probability import util as tfu
@@ -256,6 +257,82 @@ class TruncNormal(_FromNoise):
     a, b = (-1 - self._loc) / self._scale, (1 - self._loc) / self._scale
     start = _cdf(a)
     return a, b, start, _cdf(b) - start
+
+
+class DiagNormal(_FromNoise):
+  """Independent normals over the last axis.
+
+  `sample(noise=...)` takes noise of a standard normal, as of tfutils.normal.
+
+  Args:
+    loc, scale: [..., size].
+  """
+
+  def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
+    parameters = {'loc': loc, 'scale': scale}
+    self._loc = tf.cast(loc, tf.float32)
+    self._scale = tf.cast(scale, tf.float32)
+    each = tfd.Normal(self._loc, self._scale)
+    super().__init__(each, 1, name='DiagNormal')
+    self._parameters = parameters
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    vector = tfu.ParameterProperties(event_ndims=1)
+    return {'loc': vector, 'scale': vector}
+
+  def _draw(self, shape, seed):
+    return tfutils.normal(shape, seed)
+
+  def _make(self, noise):
+    return self._loc + self._scale * noise
+
+
+class TanhNormal(_FromNoise):
+  """tanh of independent normals, on (-1, 1) over the last axis.
+
+  It has no mean in closed form. Its `mode` is tanh(loc), the median of each
+  entry, as the field calls what such a policy does without noise.
+  `sample(noise=...)` takes noise of a standard normal.
+
+  Args:
+    loc, scale: [..., size], of the normals.
+  """
+
+  def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
+    parameters = {'loc': loc, 'scale': scale}
+    self._loc = tf.cast(loc, tf.float32)
+    self._scale = tf.cast(scale, tf.float32)
+    self._inner = tfd.Normal(self._loc, self._scale)
+    each = tfd.TransformedDistribution(self._inner, tfb.Tanh())
+    super().__init__(each, 1, name='TanhNormal')
+    self._parameters = parameters
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    vector = tfu.ParameterProperties(event_ndims=1)
+    return {'loc': vector, 'scale': vector}
+
+  def sample_and_log_prob(
+    self, noise: tf.Tensor
+  ) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sample [..., size] of noise, and its log-density [...].
+
+    By the value before tanh, so that it is finite where tanh rounds to 1.
+    """
+    inner = self._loc + self._scale * noise
+    change = tfb.Tanh().forward_log_det_jacobian(inner)
+    log_prob = self._inner.log_prob(inner) - change
+    return tf.tanh(inner), tf.reduce_sum(log_prob, -1)
+
+  def _draw(self, shape, seed):
+    return tfutils.normal(shape, seed)
+
+  def _make(self, noise):
+    return tf.tanh(self._loc + self._scale * noise)
+
+  def _mode(self):
+    return tf.tanh(self._loc + tf.zeros_like(self._scale))
 
 
 @tfutils.custom_gradient

@@ -50,9 +50,17 @@ class Optimizer(Module):
       }
 
   def minimize(
-    self, tape: tf.GradientTape, loss: tf.Tensor
+    self,
+    tape: tf.GradientTape,
+    loss: tf.Tensor,
+    rate: tf.Tensor | float = 1.0,
   ) -> dict[str, tf.Tensor]:
     """Takes one step on the scalar `loss` recorded by `tape`.
+
+    Args:
+      tape: what recorded the loss.
+      loss: to be minimised.
+      rate: factor on the learning rate of this step.
 
     Returns:
       Metrics: the loss, the gradient norm before clipping, and with loss
@@ -77,7 +85,9 @@ class Optimizer(Module):
       grads = {k: tf.convert_to_tensor(g) for k, g in grads.items()}
       norm = tf.linalg.global_norm(list(grads.values())) / scale
       finite = tf.math.is_finite(norm)
-      tf.cond(finite, lambda: self._apply(grads, norm, scale), lambda: None)
+      tf.cond(
+        finite, lambda: self._apply(grads, norm, scale, rate), lambda: None
+      )
       metrics = {f'{name}_loss': loss, f'{name}_grad_norm': norm}
       if self._scaled:
         self._adapt(finite)
@@ -87,7 +97,7 @@ class Optimizer(Module):
         metrics[f'{name}_loss_scale'] = scale
     return metrics
 
-  def _apply(self, grads, norm, scale):
+  def _apply(self, grads, norm, scale, rate):
     """Adam (Kingma & Ba 2015, with the epsilon of its section 2)."""
     self.steps.assign_add(1)
     steps = tf.cast(self.steps, tf.float32)
@@ -101,7 +111,7 @@ class Optimizer(Module):
         v=self.var[key].handle,
         beta1_power=BETA1**steps,
         beta2_power=BETA2**steps,
-        lr=self._lr,
+        lr=self._lr * rate,
         beta1=BETA1,
         beta2=BETA2,
         epsilon=self._eps,

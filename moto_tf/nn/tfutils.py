@@ -117,6 +117,11 @@ def uniform_int(shape: list[int], seed: tf.Tensor, count: int) -> tf.Tensor:
   return tf.random.stateless_uniform(shape, seed, 0, count, tf.int32, ALGORITHM)
 
 
+def normal(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+  """Standard normal noise, the same with and without XLA."""
+  return tf.math.ndtri(uniform(shape, seed))
+
+
 def gumbel(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
   """Standard Gumbel noise: argmax(logits + noise) samples a categorical."""
   return -tf.math.log(-tf.math.log(uniform(shape, seed)))
