@@ -36,7 +36,11 @@ def main(argv: list[str] | None = None) -> None:
     help=f'first seed ({evaluation.EVAL_SEED})',
   )
   add('--envs', type=processes, default=2, help='parallel environments (2)')
-  add('--checkpoint', type=whole_path, help='file; default: the newest')
+  add(
+    '--checkpoint',
+    type=whole_path,
+    help='file, or its gradient step; default: the newest',
+  )
   add(
     '--videos',
     type=natural,

@@ -21,6 +21,7 @@ from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
+OFFLINE = 1  # Tells the draw of offline episodes from others of the seed.
 CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
 
 
@@ -53,6 +54,7 @@ class Replay:
     capacity: int,
     offline_share: float,
     success_share: float = 0.0,
+    offline_episodes: int = 0,
     seed: int,
     bc_threshold: float,
     bc_targets: Sequence[str] = (),
@@ -76,7 +78,9 @@ class Replay:
       offline_share: share of windows drawn from offline episodes, 0 to 1; -1
         draws from all records alike.
       success_share: share of windows drawn from successful episodes first.
-      seed: of the batches, 0 or more.
+      offline_episodes: files of `offline` that are used, drawn by the seed
+        whatever is in them (paper A.2); 0: all. Of one seed, more hold fewer.
+      seed: of the batches and of that draw, 0 or more.
       bc_threshold: as in `episode_success`.
       bc_targets: keys of observations log_<name>, as in `episode_success`.
       keep: names of the online episodes to load, in order, as returned by
@@ -85,7 +89,7 @@ class Replay:
 
     Raises:
       ReplayError: an argument is out of range, or `offline` has no episode
-        that can be used.
+        that can be used, or fewer than are asked for.
     """
     for name, value in dict(
       batch=batch, length=length, capacity=capacity
@@ -111,6 +115,7 @@ class Replay:
     self._capacity = capacity
     self._offline_share = offline_share
     self._success_share = success_share
+    self._offline_episodes = offline_episodes
     self._seed = seed
     self._cloned = bc_threshold, tuple(bc_targets)
     if offline and online and Path(offline).resolve() == self._online.resolve():
@@ -265,6 +270,7 @@ class Replay:
 
   def _load_offline(self, directory):
     paths = storage.find_episodes(directory) if directory.is_dir() else []
+    paths = self._draw(paths, directory)
     loaded, full = self._load(paths, self._capacity)
     if not loaded:
       problem = (
@@ -285,6 +291,20 @@ class Replay:
         'leaves room for one online episode. Raise replay.capacity.',
       )
     return loaded
+
+  def _draw(self, paths, directory):
+    """As many of the files as are asked for, in the order of their names."""
+    count, there = self._offline_episodes, len(paths)
+    if not count or not paths:
+      return paths
+    if count > there:
+      raise ReplayError(
+        f'replay.offline_episodes is {count}, and {directory} has {there} '
+        'episodes. Record more, or set replay.offline_episodes to 0 for all.'
+      )
+    print(f'{count} of {there} episodes in {directory}, drawn by the seed.')
+    order = np.random.default_rng([self._seed, OFFLINE]).permutation(there)
+    return [paths[i] for i in sorted(order[:count])]
 
   def _online_paths(self, keep):
     """Online episode files in order, after moving away those not to keep."""
