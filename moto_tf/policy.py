@@ -129,9 +129,14 @@ def load_policy(
   Needs neither the simulator nor the data.
 
   Args:
+    logdir: of the run, or the .npz file of a published policy.
     checkpoint: file, its name, or its gradient step; by default the newest.
     mode: eval acts as in evaluation (`eval_action`), train samples.
   """
+  if Path(logdir).expanduser().is_file():
+    from moto_tf.results import published
+
+    return Policy(published.load(str(logdir))[0], mode, seed)
   agent, _, _ = load_agent(logdir, checkpoint)
   return Policy(agent, mode, seed)
 

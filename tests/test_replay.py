@@ -247,7 +247,7 @@ def test_offline_share_with_one_kind(tmp_path, share):
 
 
 def test_some_offline_episodes(tmp_path, capsys):
-  """Drawn by the seed alone, more of one seed hold fewer, whatever is in them."""
+  """Drawn by the seed, whatever is in them; more of one seed hold fewer."""
   fill(tmp_path / 'a', [3] * 12)
   draw = lambda **kwargs: held(make_replay(tmp_path / 'a', **kwargs))
   five = draw(offline_episodes=5)

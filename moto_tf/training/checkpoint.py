@@ -118,8 +118,9 @@ class Checkpoints:
   ) -> tuple[dict[str, np.ndarray], dict, Path] | None:
     """Reads the checkpoint at `path`, or the newest one that is intact.
 
-    `path` may also be a name in the directory, or the gradient step. A file that is damaged, or says what cannot be, is named in a warning and
-    the one before it is used.
+    `path` may also be a name in the directory, or the gradient step. A file
+    that is damaged, or says what cannot be, is named in a warning and the one
+    before it is used.
 
     Returns:
       Arrays by name, meta and the file they came from; None if `path` is None

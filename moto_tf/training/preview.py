@@ -64,9 +64,7 @@ def preview(config: Config) -> str:
       size = path.stat().st_size
       if heldout := config.path('heldout_data'):
         print('Held-out episodes:')
-        open_replay(
-          config, agent, driver, heldout, None, None, heldout=True
-        )
+        open_replay(config, agent, driver, heldout, None, None, heldout=True)
       if not offline:
         print('No demonstrations; a random episode stands for the data.')
       config = config.update({'replay.offline_episodes': 0})
