@@ -15,18 +15,19 @@ import numpy as np
 
 from moto_tf import files
 from moto_tf.data import episodes as storage
-from moto_tf.data.pool import Episode, Pool, why_uncloned
-from moto_tf.errors import MotoError, warn
+from moto_tf.data.pool import (
+  Episode,
+  Pool,
+  ReplayError,
+  draw_files,
+  why_uncloned,
+)
+from moto_tf.errors import warn
 from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
-OFFLINE = 1  # Tells the draw of offline episodes from others of the seed.
 CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
-
-
-class ReplayError(MotoError, ValueError):
-  """The replay cannot do what was asked; the message says what to change."""
 
 
 class _Contents(NamedTuple):
@@ -270,7 +271,7 @@ class Replay:
 
   def _load_offline(self, directory):
     paths = storage.find_episodes(directory) if directory.is_dir() else []
-    paths = self._draw(paths, directory)
+    paths = draw_files(paths, self._offline_episodes, self._seed)
     loaded, full = self._load(paths, self._capacity)
     if not loaded:
       problem = (
@@ -291,20 +292,6 @@ class Replay:
         'leaves room for one online episode. Raise replay.capacity.',
       )
     return loaded
-
-  def _draw(self, paths, directory):
-    """As many of the files as are asked for, in the order of their names."""
-    count, there = self._offline_episodes, len(paths)
-    if not count or not paths:
-      return paths
-    if count > there:
-      raise ReplayError(
-        f'replay.offline_episodes is {count}, and {directory} has {there} '
-        'episodes. Record more, or set replay.offline_episodes to 0 for all.'
-      )
-    print(f'{count} of {there} episodes in {directory}, drawn by the seed.')
-    order = np.random.default_rng([self._seed, OFFLINE]).permutation(there)
-    return [paths[i] for i in sorted(order[:count])]
 
   def _online_paths(self, keep):
     """Online episode files in order, after moving away those not to keep."""
