@@ -230,15 +230,19 @@ def test_the_smallest_scale_bounds_every_gap():
 def test_agreement_with_success():
   success = [None, 0.2, 0.9, 0.5, 0.5, None]
   scores = [9.0, 1.0, 2.0, 3.0, 3.0, 0.0]
+  returns = [None, 5.0, 2.0, 1.0, 4.0, None]
   rows = [
-    {'success': s, 'penalised': x, 'return': -x, 'value': 1.0}
-    for s, x in zip(success, scores, strict=True)
+    {'success': s, 'real_return': r, 'penalised': x, 'return': -x, 'value': 1.0}
+    for s, r, x in zip(success, returns, scores, strict=True)
   ]
   found = rank.agreement(rows)
   assert found['checkpoints'] == 4 and found['best'] == 0.9
   expected = scipy.stats.spearmanr(scores[1:5], success[1:5]).statistic
   assert found['scores']['penalised'] == {
     'spearman': pytest.approx(expected),
+    'spearman_return': pytest.approx(
+      scipy.stats.spearmanr(scores[1:5], returns[1:5]).statistic
+    ),
     'chosen': 0.5,
   }
   assert found['scores']['return']['chosen'] == 0.2

@@ -147,7 +147,7 @@ def look_at(
     }
   found = {
     'gradient_step': step,
-    'phase': meta['phase'],
+    'phase': 'offline' if step <= config.offline_steps else 'online',
     'uncertainty': uncertainty(
       agent, experts, encode_together(agent, experts), config.horizon
     ),
@@ -231,11 +231,13 @@ def draw(numbers: dict) -> Figure:
         (~offline, 'o', COLORS[0], 'online'),
       ):
         if mask.any():
-          ax.plot(x[mask], y[mask], marker, color=color, ms=6, label=name)
-      for row, place in zip(rows, zip(x, y, strict=True), strict=True):
-        text = f'{row["gradient_step"]:,}'
-        style = {'xytext': (5, 4), 'textcoords': 'offset points'}
-        ax.annotate(text, place, fontsize=7.5, color='#444444', **style)
+          style = {'ms': 6, 'mfc': 'white' if name == 'offline' else color}
+          ax.plot(x[mask], y[mask], marker, color=color, label=name, **style)
+      # The first, the last, and where offline training ends.
+      for i in sorted({0, max(0, int(offline.sum()) - 1), len(rows) - 1}):
+        text = f'step {rows[i]["gradient_step"]:,}'
+        style = {'xytext': (6, 5), 'textcoords': 'offset points'}
+        ax.annotate(text, (x[i], y[i]), fontsize=8, color='#444444', **style)
       found = numbers['relations'][gap][used]
       if found['scale'] is not None:
         ends = np.array([0, x.max() * 1.05])
@@ -244,7 +246,7 @@ def draw(numbers: dict) -> Figure:
       ax.set_xlim(left=0)
       ax.set_title(f'{label[0].upper()}{label[1:]}', fontsize=10, pad=24)
       ax.set_xlabel(f'Uncertainty along experts, Eq. 12 ({used})')
-      ax.set_ylabel('Return')
+      ax.set_ylabel('Difference in return')
       above = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), **LEGEND}
       ax.legend(ncols=3, **above)
       place = {'x': 0.97, 'y': 0.04, 'transform': ax.transAxes}

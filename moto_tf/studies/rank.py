@@ -105,9 +105,9 @@ def look_at_run(logdir: Path, data: Path | None) -> list[dict]:
       'logdir': str(logdir),
       **facts,
       'gradient_step': step,
-      'phase': meta['phase'],
       **expectations(agent, config, episodes),
       'success': known.get(step, {}).get('success'),
+      'real_return': known.get(step, {}).get('return'),
       'episodes': known.get(step, {}).get('episodes'),
     }
     if not np.isfinite([row[score] for score in SCORES]).all():
@@ -142,16 +142,18 @@ def agreement(rows: list[dict]) -> dict:
 
   Returns:
     Their number, the best and the mean of their success rates, and for each
-    score the rank correlation with success and the success of its first
-    choice, the mean of those where several share it.
+    score the rank correlations with success and with the real return, and the
+    success of its first choice, the mean of those where several share it.
   """
   rows = [row for row in rows if row['success'] is not None]
   success = np.array([row['success'] for row in rows])
+  returns = np.array([row['real_return'] for row in rows])
   scores = {}
   for name in SCORES if rows else ():
     values = np.array([row[name] for row in rows])
     scores[name] = {
       'spearman': spearman(values, success),
+      'spearman_return': spearman(values, returns),
       'chosen': float(success[values == values.max()].mean()),
     }
   return {
@@ -187,8 +189,9 @@ def describe(numbers: dict) -> str:
   for name, label in SCORES.items():
     score = found['scores'][name]
     lines.append(
-      f'  {name:<11}rank correlation {show(score["spearman"])}, its first '
-      f'choice succeeds in {score["chosen"]:.2f} ({label})'
+      f'  {name:<11}rank correlation {show(score["spearman"])} with success, '
+      f'{show(score["spearman_return"])} with return; its first choice '
+      f'succeeds in {score["chosen"]:.2f} ({label})'
     )
   return '\n'.join(lines)
 
@@ -200,14 +203,14 @@ def draw(numbers: dict) -> Figure:
     numbers: of `rank`.
   """
   rows, found = numbers['checkpoints'], numbers['agreement']
+  judged = [row for row in rows if row['success'] is not None]
   runs = list(dict.fromkeys(row['logdir'] for row in rows))
   with matplotlib.rc_context(STYLE):
     fig = new_figure(11, 4.2)
     axes = fig.subplots(1, len(SCORES), sharey=True)
     for ax, (name, label) in zip(axes, SCORES.items(), strict=True):
       for i, run in enumerate(runs):
-        own = [row for row in rows if row['logdir'] == run]
-        own = [row for row in own if row['success'] is not None]
+        own = [row for row in judged if row['logdir'] == run]
         points = [(row[name], row['success']) for row in own]
         style = {'ls': 'none', 'ms': 6, 'marker': MARKERS[i % len(MARKERS)]}
         first = next(row for row in rows if row['logdir'] == run)
@@ -215,13 +218,14 @@ def draw(numbers: dict) -> Figure:
         x, y = np.reshape(points, (-1, 2)).T
         color = COLORS[i % len(COLORS)]
         ax.plot(x, y, color=color, label=text, mec='white', **style)
-        for row in own if len(rows) <= 30 else ():
-          style = {'xytext': (4, 4), 'textcoords': 'offset points'}
-          place = (row[name], row['success'])
-          step = f'{row["gradient_step"]:,}'
-          ax.annotate(step, place, fontsize=7, color='#555555', **style)
       ax.set_xlabel(f'{label[0].upper()}{label[1:]}', fontsize=9)
-      ax.set_ylim(-0.04, 1.08)
+      ax.set_ylim(-0.04, 1.12)
+      if judged:
+        first = max(judged, key=lambda row: row[name])
+        style = {'xytext': (-5, 7), 'textcoords': 'offset points'}
+        style |= {'ha': 'right', 'fontsize': 8, 'color': '#444444'}
+        text = f'first choice, step {first["gradient_step"]:,}'
+        ax.annotate(text, (first[name], first['success']), **style)
       if name in found['scores']:
         text = show(found['scores'][name]['spearman'])
         ax.set_title(f'rank correlation {text}', fontsize=10)
