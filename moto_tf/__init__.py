@@ -24,6 +24,8 @@ _HOMES = {
   'make_config': 'moto_tf.presets',
   'make_env': 'moto_tf.envs',
   'parse': 'moto_tf.commands.settings',
+  'publish': 'moto_tf.results.published',
+  'rank': 'moto_tf.studies.rank',
   'register_format': 'moto_tf.data.importers',
   'register_method': 'moto_tf.agents',
   'register_study': 'moto_tf.studies',

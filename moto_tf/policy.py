@@ -120,7 +120,7 @@ def _extent(obs):
 
 def load_policy(
   logdir: str | Path,
-  checkpoint: str | Path | None = None,
+  checkpoint: str | Path | int | None = None,
   mode: str = 'eval',
   seed: int = 0,
 ) -> Policy:
@@ -129,15 +129,21 @@ def load_policy(
   Needs neither the simulator nor the data.
 
   Args:
+    logdir: of the run, or the .npz file of a published policy.
+    checkpoint: file, its name, or its gradient step; by default the newest.
     mode: eval acts as in evaluation (`eval_action`), train samples.
   """
+  if Path(logdir).expanduser().is_file():
+    from moto_tf.results import published
+
+    return Policy(published.load(str(logdir))[0], mode, seed)
   agent, _, _ = load_agent(logdir, checkpoint)
   return Policy(agent, mode, seed)
 
 
 def load_agent(
   logdir: str | Path,
-  checkpoint: str | Path | None = None,
+  checkpoint: str | Path | int | None = None,
   policy_only: bool = True,
 ) -> tuple:
   """Agent, configuration and checkpoint meta of a run.
@@ -145,7 +151,7 @@ def load_agent(
   The meta has the name of the checkpoint, too, as of provenance.of_run.
 
   Args:
-    checkpoint: file; by default the newest.
+    checkpoint: file, its name, or its gradient step; by default the newest.
     policy_only: leaves out critics and optimizers, for acting alone.
 
   Raises:
@@ -161,7 +167,8 @@ def load_agent(
     )
   config = Config.load(logdir / 'config.yaml')
   checkpoints = Checkpoints(logdir / 'checkpoints', 1, meta.check)
-  loaded = checkpoints.load(Path(checkpoint) if checkpoint else None)
+  named = None if checkpoint is None else Path(str(checkpoint))
+  loaded = checkpoints.load(named)
   if loaded is None:
     raise CheckpointError(
       f'{logdir / "checkpoints"} holds no checkpoint yet; the first is '

@@ -221,6 +221,7 @@ RULES = {
   ),
   'seed': between(0, 2**31 - 1),
   r'(offline|online)_steps|prefill_episodes|(eval|report)_every': at_least(0),
+  r'checkpoint_milestones|replay\.offline_episodes': at_least(0),
   r'env\.(time_limit|extra_size)|env_timeout|replay\.prefetch': at_least(0),
   r'updates_per_episode|(log|checkpoint)_every|eval_episodes': at_least(1),
   r'checkpoint_keep|envs|env\.(image_size|action_repeat)': at_least(1),

@@ -200,6 +200,63 @@ def test_load_of_a_path(tmp_path):
     checkpoints.load(second)
 
 
+def test_milestones_are_never_deleted(tmp_path):
+  """Nor by a run that goes on without the setting, or from before them."""
+  checkpoints = Checkpoints(tmp_path, 1)
+  for step in range(1, 7):
+    checkpoints.save(step, ARRAYS, {'step': step}, milestone=step % 3 == 0)
+  names = lambda: [path.name for path in checkpoints.paths()]
+  assert names() == [
+    'ckpt-00000006-milestone.npz',
+    'ckpt-00000005.npz',
+    'ckpt-00000003-milestone.npz',
+  ]
+  assert checkpoints.load()[1] == {'step': 6}
+  # The same step again, whatever the setting is by then.
+  checkpoints.save(6, ARRAYS, {'step': 'six'})
+  assert len(names()) == 3 and checkpoints.load()[1] == {'step': 'six'}
+  checkpoints.save(7, ARRAYS, {})
+  checkpoints.save(7, ARRAYS, {'step': 'seven'}, milestone=True)
+  assert names()[:2] == [
+    'ckpt-00000007-milestone.npz',
+    'ckpt-00000006-milestone.npz',
+  ]
+  for _ in range(2):
+    checkpoints.save(4, ARRAYS, {'step': 4})
+    checkpoints.save(7, ARRAYS, {'step': 7}, milestone=True)
+  moved = sorted(x.name for x in (tmp_path / 'superseded').iterdir())
+  assert [x for x in moved if 'milestone' in x] == [
+    'ckpt-00000006-milestone.npz',
+    'ckpt-00000007-milestone.2.npz',
+    'ckpt-00000007-milestone.npz',
+  ]
+
+
+def test_a_stop_while_a_milestone_takes_a_place(tmp_path):
+  """Both are there for a moment; the milestone is the newer one."""
+  checkpoints = Checkpoints(tmp_path, 2)
+  checkpoints.save(5, ARRAYS, {'old': True})
+  old = (tmp_path / 'ckpt-00000005.npz').read_bytes()
+  checkpoints.save(5, ARRAYS, {'old': False}, milestone=True)
+  (tmp_path / 'ckpt-00000005.npz').write_bytes(old)
+  assert checkpoints.load()[1] == {'old': False}
+  checkpoints.save(5, ARRAYS, {'old': False})
+  assert [p.name for p in checkpoints.paths()] == [
+    'ckpt-00000005-milestone.npz'
+  ]
+
+
+def test_a_checkpoint_by_its_gradient_step(tmp_path):
+  checkpoints = Checkpoints(tmp_path, 1)
+  checkpoints.save(4000, ARRAYS, {'step': 4000}, milestone=True)
+  checkpoints.save(4500, ARRAYS, {'step': 4500})
+  for name in ('4000', '04000', 'ckpt-00004000-milestone.npz'):
+    assert checkpoints.load(Path(name))[1] == {'step': 4000}, name
+  assert checkpoints.load(Path('4500'))[2].name == 'ckpt-00004500.npz'
+  with pytest.raises(CheckpointError, match=r'ckpt-00000400\.npz.*00004500'):
+    checkpoints.load(Path('400'))
+
+
 def test_later_checkpoints_are_superseded(tmp_path, capsys):
   checkpoints = Checkpoints(tmp_path, 1)
   checkpoints.save(500, ARRAYS, {'step': 500})

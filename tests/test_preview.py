@@ -1,6 +1,7 @@
 """--dry-run: says what a run would do and need, and touches nothing."""
 
 import collections
+import re
 import shutil
 
 import pytest
@@ -37,12 +38,15 @@ def lines(config):
 
 def test_a_new_run(tmp_path, capsys):
   logdir = tmp_path / 'moto' / '0'
-  found = lines(settings(logdir))
+  found = lines(settings(logdir, checkpoint_milestones=30))
   assert found['method'].startswith('MOTO on gym_Pendulum')
   assert found['observations'] == 'state (3,) float32; 1 actions'
   # 3 random episodes and 20 more, of ten transitions each, after one that was
   # read for the preview.
   assert '23 episodes' in found['disk'] and '240 transitions' in found['memory']
+  # Of 100 gradient steps the 30th, 60th and 90th.
+  saved = re.search(r'\S+ MiB', found['variables'])[0]
+  assert f'3 checkpoints, 3 milestones of {saved} and' in found['disk']
   assert 'per gradient step' in found['speed'] and 'about' in found['time']
   assert 'a random episode stands for the data' in capsys.readouterr().out
   assert not tmp_path.joinpath('moto').exists()

@@ -246,6 +246,38 @@ def test_offline_share_with_one_kind(tmp_path, share):
   assert count == round(share * 4)
 
 
+def test_some_offline_episodes(tmp_path, capsys):
+  """Drawn by the seed, whatever is in them; more of one seed hold fewer."""
+  fill(tmp_path / 'a', [3] * 12)
+  draw = lambda **kwargs: held(make_replay(tmp_path / 'a', **kwargs))
+  five = draw(offline_episodes=5)
+  assert len(five) == 5 and draw(offline_episodes=5) == five
+  assert '5 of 12 episodes in ' in capsys.readouterr().out
+  assert set(five) < set(draw(offline_episodes=8))
+  others = [draw(offline_episodes=5, seed=seed) for seed in range(1, 9)]
+  assert len({tuple(x) for x in (five, *others)}) > 6
+  assert set().union(five, *others) == set(range(12))
+  whole = make_replay(tmp_path / 'a', offline_episodes=12).sample(3)
+  same(whole, make_replay(tmp_path / 'a').sample(3))
+  with pytest.raises(ReplayError, match=r'offline_episodes is 13.* has 12'):
+    draw(offline_episodes=13)
+  # Online ones are all there.
+  fill(tmp_path / 'b', [3] * 7, 100)
+  replay = make_replay(tmp_path / 'a', tmp_path / 'b', offline_episodes=5)
+  assert [n for n in held(replay) if n < 100] == five
+  assert replay.stats()['online_episodes'] == 7
+
+
+def test_held_out_episodes_are_all_used(tmp_path):
+  fill(tmp_path / 'a', [3] * 4)
+  config = make_config('debug', {'replay.offline_episodes': 3})
+  agent = types.SimpleNamespace(obs_keys=['state'])
+  driver = types.SimpleNamespace(obs_space=OBS_SPACE, act_space=ACT_SPACE)
+  args = (config, agent, driver, tmp_path / 'a', None, None)
+  assert open_replay(*args).stats()['episodes'] == 3
+  assert open_replay(*args, heldout=True).stats()['episodes'] == 4
+
+
 @pytest.mark.parametrize('offline_share', [-1, 0.5])
 @pytest.mark.parametrize('share, count', [(0.2, 2), (0.25, 2), (1, 10)])
 def test_success_share_is_exact(tmp_path, offline_share, share, count):

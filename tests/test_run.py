@@ -425,6 +425,42 @@ def test_other_sizes_leave_the_run_alone(finished):
   assert (finished / 'config.yaml').read_bytes() == before
 
 
+def test_milestones_are_continued_from_and_stay(finished, tmp_path):
+  """Killed after five updates; nothing but the milestone of the third is there.
+
+  Without the setting, later checkpoints come and go, and they stay.
+  """
+  logdir = tmp_path / 'moto' / '0'
+  settings = {'checkpoint_every': 100, 'checkpoint_keep': 1}
+  config = tiny(logdir, checkpoint_milestones=3, **settings)
+  with pytest.raises(KeyError), make_run(config) as run:
+    update = run.update
+
+    def limited(batch):
+      if run.gradient_step == 5:
+        raise KeyError('killed')
+      update(batch)
+
+    run.update = limited
+    train(run)
+  with make_run(config) as run:
+    assert run.gradient_step == 3
+    train(run)
+  assert losses(logdir) == losses(finished)
+  names = lambda: sorted(p.name for p in (logdir / 'checkpoints').iterdir())
+  kept = [f'ckpt-{step:08d}-milestone.npz' for step in (3, 6, 9, 12)]
+  assert names() == kept
+  settings['checkpoint_every'] = 1
+  with make_run(tiny(logdir, online_steps=15, **settings)) as run:
+    train(run)
+  assert names() == [*kept, 'ckpt-00000015.npz']
+  older = load_policy(logdir, 6)
+  state = np.array([0.5, -0.5], np.float32)
+  again = load_policy(logdir, logdir / 'checkpoints' / kept[1])
+  np.testing.assert_array_equal(older(state), again(state))
+  assert not np.array_equal(again(state), load_policy(logdir)(state))
+
+
 def test_a_finished_run_goes_on_with_more_steps(finished, tmp_path, capsys):
   logdir = tmp_path / 'moto' / '0'
   shutil.copytree(finished, logdir)

@@ -173,8 +173,18 @@ class ModelBasedAgent(Agent):
     }
 
   def policy_variables(self) -> dict[str, tf.Variable]:
-    wanted = lambda name: name.startswith(('model/', 'actor/', 'average/'))
-    return {k: v for k, v in self.variables().items() if wanted(k)}
+    """Units, encoder, RSSM and actor, averaged ones where these act.
+
+    Without decoder, reward head and priors, which are most of a model.
+    """
+    acting = ('model/encoder/', 'model/rssm/', 'actor/')
+    acting = ('average/',) if self._average else acting
+    wanted = ('model/standardize/', *acting)
+    return {
+      k: v
+      for k, v in self.variables().items()
+      if k.startswith(wanted) and '/rssm/prior/' not in k
+    }
 
   def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
     """See Agent.traces.

@@ -42,7 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     help='episodes to roll out (default: 20)',
   )
   add('--envs', type=processes, default=2, help='parallel (default: 2)')
-  add('--checkpoint', type=whole_path, help='file; default: the newest')
+  add(
+    '--checkpoint',
+    type=whole_path,
+    help='file, or its gradient step; default: the newest',
+  )
   add(
     '--data',
     type=whole_path,

@@ -1,6 +1,10 @@
 """Evaluates a trained policy and writes the numbers and a video.
 
   python -m moto_tf evaluate --logdir ~/logdir/metaworld_drawer-open/moto/0
+  python -m moto_tf evaluate --published drawer-open
+
+A published policy is a file of results/policies, or another one of the command
+publish.
 
 The first episodes are those of the evaluations during training, unless --seed
 chooses others.
@@ -16,6 +20,7 @@ from moto_tf.commands import (
   processes,
   whole_path,
 )
+from moto_tf.results import published
 from moto_tf.signals import interruptible
 from moto_tf.training import evaluation
 
@@ -25,8 +30,12 @@ def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
   add = parser.add_argument
-  add(
-    '--logdir', type=whole_path, required=True, help='log directory of the run'
+  which = parser.add_mutually_exclusive_group(required=True)
+  which.add_argument(
+    '--logdir', type=whole_path, help='log directory of the run'
+  )
+  which.add_argument(
+    '--published', metavar='NAME', help='name, or .npz file, of a policy'
   )
   add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
   add(
@@ -36,29 +45,43 @@ def main(argv: list[str] | None = None) -> None:
     help=f'first seed ({evaluation.EVAL_SEED})',
   )
   add('--envs', type=processes, default=2, help='parallel environments (2)')
-  add('--checkpoint', type=whole_path, help='file; default: the newest')
+  add(
+    '--checkpoint',
+    type=whole_path,
+    help='file, or its gradient step; default: the newest',
+  )
   add(
     '--videos',
     type=natural,
     default=6,
     help='episodes in the video; 0: none (6)',
   )
-  add('--outdir', type=whole_path, help='default: LOGDIR/evaluation')
+  add(
+    '--outdir',
+    type=whole_path,
+    help='default: LOGDIR/evaluation, or ~/logdir/published/NAME',
+  )
   add('--force', action='store_true', help='replace an earlier evaluation')
   add_plugins(parser)
   args = parser.parse_args(argv)
+  if args.published and args.checkpoint:
+    parser.error('--checkpoint is of a run, and --published is one alone.')
   with interruptible(), moto_tf.explain_errors():
     moto_tf.load_plugins(args.plugins)
-    summary, paths = evaluation.evaluate_run(
-      args.logdir,
-      args.episodes,
-      args.seed,
-      args.envs,
-      args.checkpoint,
-      args.videos,
-      args.outdir,
-      force=args.force,
-    )
+    given = {
+      'episodes': args.episodes,
+      'seed': args.seed,
+      'count': args.envs,
+      'videos': args.videos,
+      'outdir': args.outdir,
+      'force': args.force,
+    }
+    if args.published:
+      summary, paths = published.evaluate(args.published, **given)
+    else:
+      summary, paths = evaluation.evaluate_run(
+        args.logdir, checkpoint=args.checkpoint, **given
+      )
   print(describe(summary))
   print(f'Checkpoint: {summary["checkpoint"]}')
   for kind, path in zip(['Numbers'] + ['Video'] * len(paths), paths):

@@ -27,6 +27,7 @@ SETTINGS = [
   *('--encoder.cnn_kernels', '4,4', '--decoder.cnn_kernels', '5,8'),
   *('--env.image_size', '16', '--prefill_episodes', '1', '--envs', '1'),
   *('--offline_steps', '2', '--online_steps', '4', '--checkpoint_every', '2'),
+  *('--checkpoint_milestones', '3'),
   *('--log_every', '1', '--eval_every', '0', '--report_every', '2'),
   *('--precision', 'float32'),
 ]

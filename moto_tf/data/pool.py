@@ -1,9 +1,18 @@
 """Episodes in memory, and windows of records drawn from them."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from moto_tf.errors import MotoError
+
+OFFLINE = 1  # Tells the draw of offline episodes from others of the seed.
+
+
+class ReplayError(MotoError, ValueError):
+  """The replay cannot do what was asked; the message says what to change."""
 
 
 class Episode(NamedTuple):
@@ -47,6 +56,31 @@ class Pool:
       position += size
       if position < length:
         index, start = int(rng.integers(len(self.episodes))), 0
+
+
+def draw_files(paths: Sequence[Path], count: int, seed: int) -> Sequence[Path]:
+  """As many files as are asked for, drawn by the seed, in their order.
+
+  Args:
+    paths: of offline episodes, in one directory.
+    count: `replay.offline_episodes`; 0: all.
+
+  Raises:
+    ReplayError: there are fewer.
+  """
+  if not count or not paths:
+    return paths
+  if count > len(paths):
+    raise ReplayError(
+      f'replay.offline_episodes is {count}, and {paths[0].parent} has '
+      f'{len(paths)} episodes. Record more, or set replay.offline_episodes to '
+      '0 for all.'
+    )
+  print(
+    f'{count} of {len(paths)} episodes in {paths[0].parent}, drawn by the seed.'
+  )
+  order = np.random.default_rng([seed, OFFLINE]).permutation(len(paths))
+  return [paths[i] for i in sorted(order[:count])]
 
 
 def why_uncloned(pool: Pool, threshold: float, targets: Sequence[str]) -> str:

@@ -15,17 +15,19 @@ import numpy as np
 
 from moto_tf import files
 from moto_tf.data import episodes as storage
-from moto_tf.data.pool import Episode, Pool, why_uncloned
-from moto_tf.errors import MotoError, warn
+from moto_tf.data.pool import (
+  Episode,
+  Pool,
+  ReplayError,
+  draw_files,
+  why_uncloned,
+)
+from moto_tf.errors import warn
 from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
 CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
-
-
-class ReplayError(MotoError, ValueError):
-  """The replay cannot do what was asked; the message says what to change."""
 
 
 class _Contents(NamedTuple):
@@ -53,6 +55,7 @@ class Replay:
     capacity: int,
     offline_share: float,
     success_share: float = 0.0,
+    offline_episodes: int = 0,
     seed: int,
     bc_threshold: float,
     bc_targets: Sequence[str] = (),
@@ -76,7 +79,9 @@ class Replay:
       offline_share: share of windows drawn from offline episodes, 0 to 1; -1
         draws from all records alike.
       success_share: share of windows drawn from successful episodes first.
-      seed: of the batches, 0 or more.
+      offline_episodes: files of `offline` that are used, drawn by the seed
+        whatever is in them (paper A.2); 0: all. Of one seed, more hold fewer.
+      seed: of the batches and of that draw, 0 or more.
       bc_threshold: as in `episode_success`.
       bc_targets: keys of observations log_<name>, as in `episode_success`.
       keep: names of the online episodes to load, in order, as returned by
@@ -85,7 +90,7 @@ class Replay:
 
     Raises:
       ReplayError: an argument is out of range, or `offline` has no episode
-        that can be used.
+        that can be used, or fewer than are asked for.
     """
     for name, value in dict(
       batch=batch, length=length, capacity=capacity
@@ -111,6 +116,7 @@ class Replay:
     self._capacity = capacity
     self._offline_share = offline_share
     self._success_share = success_share
+    self._offline_episodes = offline_episodes
     self._seed = seed
     self._cloned = bc_threshold, tuple(bc_targets)
     if offline and online and Path(offline).resolve() == self._online.resolve():
@@ -265,6 +271,7 @@ class Replay:
 
   def _load_offline(self, directory):
     paths = storage.find_episodes(directory) if directory.is_dir() else []
+    paths = draw_files(paths, self._offline_episodes, self._seed)
     loaded, full = self._load(paths, self._capacity)
     if not loaded:
       problem = (

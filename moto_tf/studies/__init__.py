@@ -5,7 +5,9 @@ STUDIES, the only list of them. `diagnose` runs them.
 
 diagnose   runs studies, writes numbers and figures
 context    what studies look at: agent, episodes, posterior states
+returns    what the policy expects in its model
 common     seeds and correlations
+rank       many checkpoints by what they expect; the command of that name
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 # What a study may need, and why it is left out where that is not there. The
-# agent comes first; the last two never fail and say when things are made.
+# agent comes first; the last ones never fail and say when things are made.
 NEEDS = {
   'model': 'the agent has no world model',
   'ensemble': 'the ensemble has one member, which cannot disagree with itself',
@@ -27,6 +29,8 @@ NEEDS = {
   'recorded': 'there are no recorded episodes to look at',
   # Recorded episodes are looked at, too, if there are any.
   'recorded_if_any': '',
+  # Successful ones, of which the study has to find whether there are any.
+  'experts': '',
   # Episodes of the policy; such a study runs after those that need none.
   'rollouts': '',
 }
@@ -100,6 +104,18 @@ STUDIES = Registry(
       'disagreement under actions on and off the data',
       ('model', 'ensemble', 'recorded'),
       'penalty',
+    ),
+    'composition': Study(
+      'moto_tf.studies.composition:measure',
+      'rewards beyond those of the data, in the model (Fig. 4 of the paper)',
+      ('model', 'experts'),
+      'composition',
+    ),
+    'bound': Study(
+      'moto_tf.studies.bound:measure',
+      "the experts' uncertainty against the gap in return (Fig. 6)",
+      ('model', 'ensemble', 'experts', 'rollouts'),
+      'bound',
     ),
     'training': Study(
       'moto_tf.studies.training:measure',

@@ -75,6 +75,15 @@ class Context:
     return encode_all(self.agent, self.recorded)
 
   @functools.cached_property
+  def experts(self) -> list[dict]:
+    """Successful episodes: recorded ones or, without these, the policy's own.
+
+    The paper's are the trained agent's, since its data of `partial` has none.
+    """
+    found = find_successes(self.agent, self.data) if self.data else []
+    return found or [e for e in self.rollouts if e['success'].any()]
+
+  @functools.cached_property
   def rollouts(self) -> list[dict]:
     """Episodes of the evaluation policy, those of the command evaluate."""
     return evaluation.roll_out(
@@ -108,9 +117,11 @@ class Context:
       return hasattr(behavior, 'predict_values')
     if need == 'recorded':
       return bool(self.recorded)
+    # A directory that is not there is told before others take their time.
     if need == 'recorded_if_any':
-      # A directory that is not there is told before others take their time.
       return self.recorded is not None
+    if need == 'experts':
+      return self.data is None or self.data.is_dir()
     return True
 
 
@@ -145,6 +156,26 @@ def load_data(agent, directory: Path) -> list[dict]:
   Raises:
     StudyError: none is left.
   """
+  loaded, problem = _load(agent, directory)
+  if not loaded:
+    raise StudyError(
+      f'{directory} has no episode that this agent can use: {problem}. Name '
+      'another directory by --data DIR.'
+    )
+  return loaded
+
+
+def find_successes(agent, directory: Path) -> list[dict]:
+  """Up to EPISODES successful episodes of a directory, likewise; may be none.
+
+  A small part of each file says whether it is one.
+  """
+  success = lambda path: files.load_episode(path, {})['success'].any()
+  return _load(agent, directory, success)[0]
+
+
+def _load(agent, directory, wanted=lambda path: True):
+  """Episodes of the files that are wanted, and the last problem of one."""
   paths = files.find_episodes(directory)
   order = np.random.default_rng(SEED).permutation(len(paths))
   spaces = {k: agent.obs_space[k] for k in agent.obs_keys}
@@ -153,16 +184,12 @@ def load_data(agent, directory: Path) -> list[dict]:
     if len(loaded) == EPISODES:
       break
     try:
-      loaded.append(files.load_episode(path, spaces, agent.act_space))
+      if wanted(path):
+        loaded.append(files.load_episode(path, spaces, agent.act_space))
     except files.EpisodeError as error:
       problem = str(error)
       warn(f'{problem} Skipped.')
-  if not loaded:
-    raise StudyError(
-      f'{directory} has no episode that this agent can use: {problem}. Name '
-      'another directory by --data DIR.'
-    )
-  return loaded
+  return loaded, problem
 
 
 def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:
@@ -188,3 +215,27 @@ def encode(agent, episode: dict, number: int) -> dict[str, tf.Tensor]:
 def encode_all(agent, episodes: list[dict]) -> list[dict[str, tf.Tensor]]:
   """Posterior states of each episode, its place in the list as its number."""
   return [encode(agent, episode, i) for i, episode in enumerate(episodes)]
+
+
+def encode_together(agent, episodes: list[dict]) -> list[dict[str, tf.Tensor]]:
+  """As `encode_all` with other samples, and much quicker: all at once."""
+  model, longest = agent.model, max(len(e['reward']) for e in episodes)
+  padded = {'embed': [], 'action': [], 'is_first': []}
+  for episode in episodes:
+    data = {k: tf.convert_to_tensor(episode[k]) for k in agent.input_keys}
+    found = {
+      'embed': model.encoder(model.preprocess(data)),
+      'action': tf.convert_to_tensor(episode['action']),
+      'is_first': tf.convert_to_tensor(episode['is_first']),
+    }
+    rest = longest - len(episode['reward'])
+    for key, value in found.items():
+      ends = [[0, rest], *[[0, 0]] * (len(value.shape) - 1)]
+      padded[key].append(tf.pad(value, ends))
+  padded = {k: tf.stack(v) for k, v in padded.items()}
+  post = model.rssm.observe(**padded, seed=fixed_seed(6))
+  post['feat'] = model.rssm.get_feat(post)
+  return [
+    {k: v[i, : len(episode['reward'])] for k, v in post.items()}
+    for i, episode in enumerate(episodes)
+  ]

@@ -1,5 +1,7 @@
 """The penalty against the model's real error, on and off the data."""
 
+from collections.abc import Iterable
+
 import matplotlib
 import numpy as np
 import tensorflow as tf
@@ -52,7 +54,13 @@ def draw_starts(lengths: list[int], steps: int) -> np.ndarray:
 
 
 def imagine(
-  agent, start: dict, actions: tf.Tensor | None, steps: int
+  agent,
+  start: dict,
+  actions: tf.Tensor | None,
+  steps: int,
+  mode: str = 'train',
+  statistics: Iterable[str] = tuple(PENALTIES),
+  number: int = 0,
 ) -> tuple[dict[str, np.ndarray], list[tf.Tensor]]:
   """Rolls out in the model and measures the disagreement at every step.
 
@@ -64,14 +72,18 @@ def imagine(
 
   Args:
     start: deter and stoch [N, ...].
-    actions: [K, N, A], or None for samples of the policy.
+    actions: [K, N, A], or None for those of the policy.
+    mode: of the policy: train samples, eval acts as in evaluation. It is the
+      trained one, also where averaged weights act.
+    statistics: names of PENALTIES that are measured.
+    number: another one gives other members and noise.
 
   Returns:
-    Every statistic of PENALTIES by name, [K, N], and the features of s[1] to
-    s[K].
+    The statistics by name, [K, N], and the features of s[1] to s[K].
   """
   rssm, count = agent.model.rssm, start['deter'].shape[0]
-  member_seed, stoch_seed, action_seed = split(fixed_seed(3), 3)
+  seed = fixed_seed(3, number) if number else fixed_seed(3)
+  member_seed, stoch_seed, action_seed = split(seed, 3)
   members = rssm.draw_members(steps, member_seed)
   noise = gumbel([steps, count, *rssm.shape], stoch_seed)
   shape = [steps + 1, count, agent.act_space.shape[0]]
@@ -79,15 +91,15 @@ def imagine(
 
   def act(k, state):
     if actions is None:
-      return agent.act(rssm.get_feat(state), action_noise[k])
+      return agent.act(rssm.get_feat(state), action_noise[k], mode)
     return actions[k]
 
   states = rssm.imagine(start, act, members, noise)[1:]
-  found = {name: [] for name in PENALTIES}
-  for state in states:
+  found = {name: [] for name in statistics}
+  for state in states if found else ():
     logits = rssm.prior_all(state['deter'])
-    for name, statistic in PENALTIES.items():
-      found[name].append(statistic(logits, state['stoch']).numpy())
+    for name, values in found.items():
+      values.append(PENALTIES[name](logits, state['stoch']).numpy())
   found = {k: np.array(v, np.float64) for k, v in found.items()}
   return found, [rssm.get_feat(state) for state in states]
 

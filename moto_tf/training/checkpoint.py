@@ -16,6 +16,7 @@ from moto_tf.errors import MotoError, warn
 from moto_tf.rules import cut
 
 META = 'meta'
+MILESTONE = '-milestone'  # Before .npz.
 
 
 class CheckpointError(MotoError, ValueError):
@@ -27,7 +28,11 @@ class _Damaged(CheckpointError):
 
 
 class Checkpoints:
-  """The checkpoints of one run: `<directory>/ckpt-<step>.npz`."""
+  """The checkpoints of one run: `<directory>/ckpt-<step>.npz`.
+
+  Milestones are checkpoints that nothing deletes. Their files end in
+  -milestone.npz, so that they stay ones whatever the settings become.
+  """
 
   def __init__(
     self,
@@ -39,7 +44,7 @@ class Checkpoints:
 
     Args:
       directory: of the files.
-      keep: number of files kept, >= 1.
+      keep: number of files kept beside milestones, >= 1.
       check: raises ValueError for arrays and meta that cannot be, given the
         gradient step in the name of the file, or -1 where it has another name.
     """
@@ -52,7 +57,13 @@ class Checkpoints:
     self._keep = keep
     self._check = check
 
-  def save(self, step: int, arrays: dict[str, np.ndarray], meta: dict) -> Path:
+  def save(
+    self,
+    step: int,
+    arrays: dict[str, np.ndarray],
+    meta: dict,
+    milestone: bool = False,
+  ) -> Path:
     """Writes one checkpoint and deletes the oldest beyond `keep`.
 
     The file appears complete or not at all, also if the machine stops in the
@@ -64,6 +75,8 @@ class Checkpoints:
       arrays: bool, integer, float or complex arrays of any shape by name.
       meta: what JSON can hold: nested dicts with string keys, lists, numbers,
         strings, None. Tuples come back as lists, numpy scalars as numbers.
+      milestone: whether it is never to be deleted. One of this step that is
+        there stays one, with the new content.
 
     Raises:
       ValueError: an array or a meta value that cannot be stored.
@@ -79,6 +92,8 @@ class Checkpoints:
         'is written, and those before are unchanged.'
       )
     path = self._directory / f'ckpt-{step:08d}.npz'
+    kept = path.with_stem(path.stem + MILESTONE)
+    path = kept if milestone or kept.exists() else path
     # One fixed name, so a killed process leaves at most one stray file.
     partial = self._directory / 'ckpt.npz.tmp'
     # Before the new file appears: a stop in between must not leave a superseded
@@ -91,7 +106,10 @@ class Checkpoints:
       raise CheckpointError(
         self._write_problem(path, error.__cause__)
       ) from error
-    for old in self.paths()[self._keep :]:
+    others = [p for p in self.paths() if not is_milestone(p)]
+    # With what a milestone of the same step has replaced.
+    same = [p for p in others if _step(p) == step and p != path]
+    for old in {*others[self._keep :], *same}:
       old.unlink(missing_ok=True)
     return path
 
@@ -100,8 +118,9 @@ class Checkpoints:
   ) -> tuple[dict[str, np.ndarray], dict, Path] | None:
     """Reads the checkpoint at `path`, or the newest one that is intact.
 
-    A file that is damaged, or says what cannot be, is named in a warning and
-    the one before it is used.
+    `path` may also be a name in the directory, or the gradient step. A file
+    that is damaged, or says what cannot be, is named in a warning and the one
+    before it is used.
 
     Returns:
       Arrays by name, meta and the file they came from; None if `path` is None
@@ -112,7 +131,7 @@ class Checkpoints:
     """
     if path is not None:
       if not Path(path).is_file() and Path(path).name == str(path):
-        path = self._directory / path
+        path = self._find(str(path))
       if not Path(path).is_file():
         found = ', '.join(other.name for other in self.paths()) or 'none'
         raise CheckpointError(
@@ -145,7 +164,16 @@ class Checkpoints:
   def paths(self) -> list[Path]:
     """Checkpoint files, the newest step first."""
     paths = self._directory.glob('ckpt-*.npz')
-    return sorted((p for p in paths if _step(p) >= 0), key=_step, reverse=True)
+    # Of two of one step, the milestone was written last.
+    order = lambda path: (_step(path), is_milestone(path))
+    return sorted((p for p in paths if _step(p) >= 0), key=order, reverse=True)
+
+  def _find(self, name):
+    """A file of the directory by its name or gradient step."""
+    if re.fullmatch(r'\d+', name):
+      found = [path for path in self.paths() if _step(path) == int(name)]
+      name = found[0].name if found else f'ckpt-{int(name):08d}.npz'
+    return self._directory / name
 
   def _read(self, path):
     arrays, meta = _read(path)
@@ -159,10 +187,13 @@ class Checkpoints:
   def _supersede(self, step):
     for path in self.paths():
       if _step(path) > step:
-        target = self._directory / 'superseded' / path.name
-        target.parent.mkdir(exist_ok=True)
-        os.replace(path, target)
-        print(f'Moved {path} to {target.parent}: the run is now at {step}.')
+        target = self._directory / 'superseded'
+        if is_milestone(path):
+          files.move_into([path], target)
+        else:
+          target.mkdir(exist_ok=True)
+          os.replace(path, target / path.name)
+        print(f'Moved {path} to {target}: the run is now at {step}.')
 
   def _write_problem(self, path, error):
     parts = [f'Cannot write checkpoint {path}: {error.strerror or error}.']
@@ -178,8 +209,13 @@ class Checkpoints:
     return ' '.join(parts)
 
 
+def is_milestone(path: Path) -> bool:
+  """Whether a file of a run's checkpoints is one that is never deleted."""
+  return path.stem.endswith(MILESTONE)
+
+
 def _step(path):
-  match = re.fullmatch(r'ckpt-(\d+)\.npz', path.name)
+  match = re.fullmatch(rf'ckpt-(\d+)({MILESTONE})?\.npz', path.name)
   return int(match.group(1)) if match else -1
 
 

@@ -138,20 +138,46 @@ def evaluate_run(
 
   logdir = Path(logdir).expanduser()
   agent, config, meta = load_agent(logdir, checkpoint)
-  step = meta['counters']['gradient_step']
-  outdir = Path(outdir or logdir / 'evaluation').expanduser()
-  path = outdir / f'evaluation-{step:08d}.json'
-  files.reserve(path, force)
-  summary, rollouts = roll_out(agent, config, episodes, seed, count, make_env)
-  result = {
+  facts = {
     'task': config.task,
     'method': config.name,
     'logdir': str(logdir),
     'checkpoint': meta['checkpoint'],
     'seed': seed,
     **meta['counters'],
-    **summary,
   }
+  outdir = Path(outdir or logdir / 'evaluation').expanduser()
+  return write_evaluation(
+    agent, config, facts, outdir, episodes, count, videos, make_env, force
+  )
+
+
+def write_evaluation(
+  agent,
+  config,
+  facts: dict,
+  outdir: Path,
+  episodes: int,
+  count: int,
+  videos: int,
+  make_env: Callable | None,
+  force: bool,
+) -> tuple[dict, list[Path]]:
+  """Rolls an agent out and writes the numbers and a video.
+
+  Args:
+    facts: what it is, for the JSON file; with gradient_step and seed, the
+      first one.
+    outdir: of the files.
+    episodes, count, videos, make_env, force: as of `evaluate_run`.
+
+  Returns, and raises: as `evaluate_run`.
+  """
+  step, seed = facts['gradient_step'], facts['seed']
+  path = outdir / f'evaluation-{step:08d}.json'
+  files.reserve(path, force)
+  summary, rollouts = roll_out(agent, config, episodes, seed, count, make_env)
+  result = {**facts, **summary}
   paths = [files.write_json(path, result)]
   for key, space in agent.obs_space.items():
     if videos and len(space.shape) == 3:

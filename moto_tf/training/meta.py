@@ -37,11 +37,8 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
     if value.dtype.kind == 'c':
       raise ValueError(f'{name} is of complex numbers')
   meta = _group(meta, 'meta')
-  counters = _group(meta.get('counters'), 'counters')
-  if counters.keys() - {LOST} != {*COUNTERS}:
-    raise ValueError(f'counters has {sorted(counters)}, not {COUNTERS}')
-  for name, value in [*counters.items(), ('prefill', meta.get('prefill'))]:
-    _count(value, name)
+  counters = check_counters(meta.get('counters'))
+  _count(meta.get('prefill'), 'prefill')
   if step not in (-1, counters['gradient_step']):
     raise ValueError(
       f'gradient_step is {counters["gradient_step"]}, its name says {step}'
@@ -49,7 +46,7 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
   if meta.get('phase') not in PHASES:
     raise ValueError(f'phase is {meta.get("phase")!r}, not one of {PHASES}')
   _check_episodes(meta.get('episodes'), counters)
-  _check_spaces(_group(meta.get('spaces'), 'spaces'))
+  check_spaces(meta.get('spaces'))
   for name, value in _group(meta.get('rows', {}), 'rows').items():
     _count(value, f'rows.{name}')
   if not isinstance(meta.get('unfinished', False), bool):
@@ -58,7 +55,17 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
       raise ValueError(f'unlogged.{name} is no number')
   if 'settings' in meta:
-    _check_settings(_group(meta['settings'], 'settings'))
+    check_settings(meta['settings'])
+
+
+def check_counters(value: Any) -> Mapping[str, int]:
+  """The counters of a run; raises ValueError where they are none."""
+  counters = _group(value, 'counters')
+  if counters.keys() - {LOST} != {*COUNTERS}:
+    raise ValueError(f'counters has {sorted(counters)}, not {COUNTERS}')
+  for name, count in counters.items():
+    _count(count, name)
+  return counters
 
 
 def _check_episodes(names, counters):
@@ -84,7 +91,9 @@ def _check_episodes(names, counters):
     raise ValueError(f'agent_step is {steps}, the episodes have {total}')
 
 
-def _check_spaces(spaces):
+def check_spaces(value: Any) -> None:
+  """Raises ValueError for what are no spaces of policy.spaces_to_meta."""
+  spaces = _group(value, 'spaces')
   _check_shape(spaces.get('action'), 'action')
   for key, space in _group(spaces.get('observations'), 'observations').items():
     if not isinstance(space, list) or len(space) != 2:
@@ -104,7 +113,9 @@ def _check_shape(shape, name):
     raise ValueError(f'{name} has the shape {shape}')
 
 
-def _check_settings(values):
+def check_settings(value: Any) -> None:
+  """Raises ValueError for what are no settings of a run."""
+  values = _group(value, 'settings')
   for key in ('task', 'method'):
     if not isinstance(values.get(key), str):
       raise ValueError(f'settings.{key} is {str(values.get(key))[:50]!r}')

@@ -4,7 +4,7 @@ import numpy as np
 
 from moto_tf import images
 from moto_tf.errors import warn
-from moto_tf.training import evaluation
+from moto_tf.training import evaluation, rundir
 from moto_tf.training.machine import peak_memory_gib
 from moto_tf.training.session import Session
 from moto_tf.training.when import Every
@@ -52,7 +52,7 @@ class Monitor:
         if report:
           self._report(batch)
     session.unfinished = False
-    save = self._should_save(step) or ends
+    save = self._should_save(step) or ends or rundir.is_milestone(config, step)
     if self._should_log(step) or evaluate or report or save:
       self.log(phase)  # Before saving, so that no metric is lost.
     if save:

@@ -64,9 +64,10 @@ def preview(config: Config) -> str:
       size = path.stat().st_size
       if heldout := config.path('heldout_data'):
         print('Held-out episodes:')
-        open_replay(config, agent, driver, heldout, None, None)
+        open_replay(config, agent, driver, heldout, None, None, heldout=True)
       if not offline:
         print('No demonstrations; a random episode stands for the data.')
+      config = config.update({'replay.offline_episodes': 0})
       data = offline or Path(directory)
       replay = open_replay(config, agent, driver, data, None, None)
   finally:
@@ -96,7 +97,9 @@ def preview(config: Config) -> str:
 
 def _plan(config, length, done):
   """Gradient steps, episodes and evaluations that are still to do."""
-  steps = max(0, rundir.total_steps(config) - done.get('gradient_step', 0))
+  total, begun = rundir.total_steps(config), done.get('gradient_step', 0)
+  steps = max(0, total - begun)
+  coming = range(begun + 1, total + 1)
   episodes = -(-config.online_steps // config.updates_per_episode)
   offline = rundir.offline_dir(config, config.path('logdir'))
   episodes += rundir.prefill_episodes(config, offline)
@@ -106,6 +109,7 @@ def _plan(config, length, done):
     'length': length,
     'episodes': max(0, episodes - done.get('episode', 0)),
     'evaluations': evaluations + 2,
+    'milestones': sum(rundir.is_milestone(config, step) for step in coming),
     'eval_episodes': config.eval_episodes,
     'envs': min(config.envs, config.eval_episodes),
     'collected': done.get('agent_step', 0),
@@ -143,10 +147,11 @@ def _memory(agent, replay, arrays, plan, config):
 def _disk(logdir, arrays, size, plan, config):
   place = next(p for p in (logdir, *logdir.absolute().parents) if p.exists())
   free = shutil.disk_usage(place).free
-  kept = (config.checkpoint_keep + 1) * arrays
+  kept = (config.checkpoint_keep + 1 + plan['milestones']) * arrays
   need = kept + plan['episodes'] * size
   text = (
-    f'about {need / 2**30:.2f} GiB: {config.checkpoint_keep} checkpoints and '
+    f'about {need / 2**30:.2f} GiB: {config.checkpoint_keep} checkpoints, '
+    f'{plan["milestones"]:,} milestones of {arrays / 2**20:,.0f} MiB and '
     f'{plan["episodes"]:,} episodes; {free / 2**30:.1f} GiB are free'
   )
   if need > free:

@@ -17,7 +17,7 @@ from moto_tf.rules import ConfigError
 NO_HPARAMS = (
   *PATHS,
   *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
-  *('checkpoint_every', 'checkpoint_keep'),
+  *('checkpoint_every', 'checkpoint_keep', 'checkpoint_milestones'),
   *('envs', 'env_workers', 'env_timeout'),
 )
 
@@ -43,6 +43,18 @@ def env_maker(config: Config) -> Callable[[], envs.Env]:
 def total_steps(config: Config) -> int:
   """Gradient steps of the whole run."""
   return config.offline_steps + config.online_steps
+
+
+def is_milestone(config: Config, step: int) -> bool:
+  """Whether the checkpoint of a gradient step is never deleted.
+
+  Those of every `checkpoint_milestones` steps, and that which ends offline
+  training.
+  """
+  every = config.checkpoint_milestones
+  return bool(every and step) and (
+    step % every == 0 or step == config.offline_steps
+  )
 
 
 def prefill_episodes(config: Config, offline: Path | None) -> int:

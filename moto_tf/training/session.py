@@ -110,7 +110,7 @@ class Session:
       if heldout := config.path('heldout_data'):
         print('Held-out episodes:')
         self.heldout = open_replay(
-          config, self.agent, self.driver, heldout, None, None
+          config, self.agent, self.driver, heldout, None, None, heldout=True
         )
       # Not before all of it has proved to fit.
       config.save(self.logdir / 'config.yaml')
@@ -183,7 +183,8 @@ class Session:
     }
     self._saved = self.position
     step = self.counters.gradient_step
-    return self._checkpoints.save(step, self.agent.save(), said)
+    milestone = rundir.is_milestone(self.config, step)
+    return self._checkpoints.save(step, self.agent.save(), said, milestone)
 
   def save_if_new(self) -> None:
     """Saves unless there is a checkpoint of all this."""
@@ -237,12 +238,15 @@ def open_replay(
   offline: Path | None,
   online: Path | None,
   keep: list[str] | None,
+  heldout: bool = False,
 ) -> Replay:
   """The replay of a run; says where demonstrations are of other settings.
 
   Args:
     config, agent, driver: of the run.
     offline, online, keep: as of Replay.
+    heldout: whether it is of episodes that are never trained on, all of which
+      are used.
   """
   recorded = read_record(offline) if offline else {}
   if recorded:
@@ -251,19 +255,22 @@ def open_replay(
     other = differences(recorded, {'task': config.task, 'env': env})
     if other:
       warn(f'in {offline}, {", ".join(other)}.')
+  settings = {k: v for k, v in config.replay.items() if k != 'prefetch'}
+  if heldout:
+    settings['offline_episodes'] = 0
   replay = Replay(
     offline,
     online,
     {k: driver.obs_space[k] for k in agent.obs_keys},
     driver.act_space,
-    **{k: v for k, v in config.replay.items() if k != 'prefetch'},
+    **settings,
     seed=config.seed,
     bc_threshold=config.bc_threshold,
     bc_targets=_target_keys(config, driver.obs_space),
     keep=keep,
   )
   clones = not without_effect(config.method, 'bc_threshold')
-  if clones and offline != config.path('heldout_data') and replay.uncloned:
+  if clones and not heldout and replay.uncloned:
     warn(f'in {offline}, {replay.uncloned}')
   return replay
 
