@@ -19,6 +19,12 @@ MOTO_RULES = {
 def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
   """Raises ConfigError where the settings of MOTO cannot be used."""
   check_rules(values, examples, MOTO_RULES)
+  penalised = values['moto.alpha'] and values['moto.penalty'] != 'log_prob_std'
+  if not values['rssm.discrete'] and penalised:
+    raise ConfigError(
+      f'moto.penalty: {values["moto.penalty"]} is of categorical latents, and '
+      'rssm.discrete 0 has Gaussian ones; set --moto.penalty log_prob_std.'
+    )
   if values['moto.model_start'] and not values['moto.beta']:
     raise ConfigError(
       f'moto.model_start: before step {values["moto.model_start"]} the policy '

@@ -14,12 +14,13 @@ COPIES = 4
 def weights(config) -> int:
   """Bytes of all weights, with what training holds beside each of them."""
   rssm, stoch, feat = _latent(config)
+  outputs = stoch if rssm.discrete else 2 * stoch
   embed, encoder, _ = _encoder(config)
   trained = encoder + _decoder(config, feat)[0]
   trained += stoch * rssm.hidden
   trained += (rssm.hidden + rssm.deter) * 3 * rssm.deter
-  trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * stoch
-  trained += rssm.ensemble * rssm.hidden * (rssm.deter + stoch)
+  trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * outputs
+  trained += rssm.ensemble * rssm.hidden * (rssm.deter + outputs)
   heads = [config.reward_head, config.actor]
   heads += [config.discount_head] if config.pred_discount else []
   trained += sum(_dense([feat, *head.layers]) for head in heads)
@@ -50,7 +51,7 @@ def image_bytes(env) -> int:
 
 def _latent(config):
   rssm = config.rssm
-  stoch = rssm.stoch * rssm.discrete
+  stoch = rssm.stoch * (rssm.discrete or 1)
   return rssm, stoch, rssm.deter + stoch
 
 

@@ -91,6 +91,11 @@ def gumbel(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
   return -tf.math.log(-tf.math.log(uniform(shape, seed)))
 
 
+def normal(shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+  """Standard normal noise, of `uniform`."""
+  return tf.math.ndtri(uniform(shape, seed))
+
+
 def swap(x: tf.Tensor) -> tf.Tensor:
   """Exchanges the first two axes, batch and time."""
   return tf.transpose(x, [1, 0, *range(2, len(x.shape))])

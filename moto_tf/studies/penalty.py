@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moto_tf.agents.penalties import PENALTIES
-from moto_tf.nn.tfutils import gumbel, split, uniform
+from moto_tf.agents.penalties import statistics
+from moto_tf.nn.tfutils import split, uniform
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyError, StudyResult
 from moto_tf.studies.common import LEGEND, SEED, fixed_seed, show, spearman
@@ -67,13 +67,13 @@ def imagine(
     actions: [K, N, A], or None for samples of the policy.
 
   Returns:
-    Every statistic of PENALTIES by name, [K, N], and the features of s[1] to
-    s[K].
+    Every statistic that the agent's latents have by name, [K, N], and the
+    features of s[1] to s[K].
   """
   rssm, count = agent.model.rssm, start['deter'].shape[0]
   member_seed, stoch_seed, action_seed = split(fixed_seed(3), 3)
   members = rssm.draw_members(steps, member_seed)
-  noise = gumbel([steps, count, *rssm.shape], stoch_seed)
+  noise = rssm.latent.noise([steps, count], stoch_seed)
   shape = [steps + 1, count, agent.act_space.shape[0]]
   action_noise = uniform(shape, action_seed)
 
@@ -83,11 +83,12 @@ def imagine(
     return actions[k]
 
   states = rssm.imagine(start, act, members, noise)[1:]
-  found = {name: [] for name in PENALTIES}
+  penalties = statistics(rssm.latent)
+  found = {name: [] for name in penalties}
   for state in states:
-    logits = rssm.prior_all(state['deter'])
-    for name, statistic in PENALTIES.items():
-      found[name].append(statistic(logits, state['stoch']).numpy())
+    stats = rssm.prior_all(state['deter'])
+    for name, statistic in penalties.items():
+      found[name].append(statistic(stats, state['stoch']).numpy())
   found = {k: np.array(v, np.float64) for k, v in found.items()}
   return found, [rssm.get_feat(state) for state in states]
 
@@ -147,7 +148,7 @@ def measure_penalty(
     'alpha': alpha,
     'statistics': {
       name: {kind: _spread(found, kind, name) for kind in KINDS}
-      for name in PENALTIES
+      for name in found['recorded']
     },
     'errors': _model_errors(
       agent, records, posts, starts, feats['recorded'], found['recorded']
@@ -178,7 +179,7 @@ def penalty_table(numbers: dict) -> str:
       f'{found["mean"][-1]:.4f} at step {steps}, of the posterior '
       f'{np.mean(found["posterior"]):.4f}; rank correlation with'
     )
-    for name in PENALTIES:
+    for name in numbers['statistics']:
       whole, at_step, excess = (
         show(found[f'spearman{kind}'][name])
         for kind in ('', '_at_step', '_excess')
@@ -234,6 +235,8 @@ def draw(numbers: dict) -> Figure:
     axes[-1].set_ylabel('Mean squared error')
     axes[-1].set_ylim(bottom=0)
     axes[-1].legend(loc='best', **LEGEND)
+    for ax in axes[len(statistics) : -1]:
+      ax.set_axis_off()
     for ax in axes:
       ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     fig.supxlabel(
