@@ -14,7 +14,7 @@ import pytest
 import moto_tf
 from moto_tf import rules
 from moto_tf.agents import METHODS, register_method
-from moto_tf.agents.settings import MOTO_RULES, PENALTY_NAMES
+from moto_tf.agents.settings import LATENT_RULES, MOTO_RULES, PENALTY_NAMES
 from moto_tf.commands.settings import parse
 from moto_tf.config import Config
 from moto_tf.files import FileError
@@ -70,7 +70,8 @@ def test_every_default_has_a_comment():
 def test_every_number_has_a_rule():
   """A new number without a range would let impossible values through."""
   for key, value in load_configs().defaults.flat.items():
-    found = [x for x in {**rules.RULES, **MOTO_RULES} if re.fullmatch(x, key)]
+    known = {**rules.RULES, **MOTO_RULES, **LATENT_RULES}
+    found = [x for x in known if re.fullmatch(x, key)]
     if isinstance(value, bool):
       assert not found, key
     elif isinstance(value, int | float | tuple):

@@ -28,6 +28,7 @@ from typing import Any
 
 from moto_tf.agents.settings import (
   check_dreamer,
+  check_latent,
   check_moto,
   check_paper_dreamer,
 )
@@ -72,6 +73,15 @@ def _moto(label, ignores='', **fixed):
 
 # Settings of cloning, without effect where nothing is cloned.
 CLONING = r'bc_.+|moto\.clone_mean'
+# Without effect where one step suffices and the policy has no deviation.
+UNSAMPLED = r'bc_.+|discount_lambda|actor_ent|actor\.(min_std|sample_grad)'
+
+
+def _latent(name, label):
+  make = f'moto_tf.agents.{name}:make'
+  fixed, groups = {'rssm.discrete': 0}, (name, 'latent')
+  return Method(make, label, groups, fixed, UNSAMPLED, check_latent)
+
 
 METHODS = Registry(
   'method',
@@ -96,6 +106,8 @@ METHODS = Registry(
       ignores=r'bc_.+|moto\.(?!start_states).+',
       check=check_paper_dreamer,
     ),
+    'lompo': _latent('lompo', 'LOMPO'),
+    'combo': _latent('combo', 'COMBO'),
   },
 )
 

@@ -50,7 +50,8 @@ class ModelBasedAgent(Agent):
     self._acting, self._average = nets, None
     if config.policy_average:
       self._average = AveragedPolicy(
-        config, shapes, self._size, self.layers, nets
+        *(config, shapes, self._size, self.layers, nets),
+        self.behavior.make_actor,
       )
       average = self._average
       self._acting = average.encoder, average.rssm, average.actor

@@ -3,7 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moto_tf.rules import ConfigError, at_least, check_rules, one_of
+from moto_tf.rules import (
+  ConfigError,
+  at_least,
+  between,
+  check_rules,
+  one_of,
+)
 
 # Names of moto_tf.agents.penalties.PENALTIES.
 PENALTY_NAMES = ('prob_distance', 'logit_std', 'log_prob_std')
@@ -13,6 +19,15 @@ MOTO_RULES = {
   r'moto\.clone_mean': one_of('cloned', 'batch'),
   r'moto\.data_target': one_of('one_step', 'lambda', 'rollout'),
   r'moto\.(alpha|beta|.+_start|model_ramp|start_states)': at_least(0),
+}
+
+# Of LOMPO and COMBO.
+LATENT_RULES = {
+  r'latent\.(batch|capacity|add_every)|combo\.actions': at_least(1),
+  r'latent\.(start_states|noise)|lompo\.lmbd': at_least(0),
+  r'combo\.conservatism': at_least(0),
+  r'latent\.model_share': between(0, 1),
+  r'combo\.states': one_of('latent', 'all'),
 }
 
 
@@ -59,6 +74,38 @@ def check_paper_dreamer(
   check_dreamer(values, examples)
   check_rules(values, examples, {r'moto\.start_states': at_least(0)})
   _check_starts(values)
+
+
+def check_latent(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where LOMPO and COMBO could not fill their buffers."""
+  check_rules(values, examples, LATENT_RULES)
+  batch, length, horizon, capacity, starts = (
+    values[key]
+    for key in (
+      'replay.batch',
+      'replay.length',
+      'horizon',
+      'latent.capacity',
+      'latent.start_states',
+    )
+  )
+  if starts > batch * length:
+    raise ConfigError(
+      f'latent.start_states: {starts} is more than the replay.batch * '
+      f'replay.length = {batch * length} states of a batch; give at most that, '
+      'or 0 for all of them.'
+    )
+  imagined = (starts or batch * length) * horizon
+  need = max(imagined, batch * (length - 1))
+  if need > capacity:
+    raise ConfigError(
+      f'latent.capacity: {capacity} transitions are fewer than the {need} that '
+      f'are added at a time, of {batch} windows of {length} records and their '
+      f'rollouts of {horizon} steps; give at least {need}, or lower '
+      'replay.batch or latent.start_states.'
+    )
 
 
 def _check_starts(values):

@@ -6,6 +6,8 @@ known to the environment only, and libraries need more than the numbers.
 
 import re
 
+from moto_tf.agents import METHODS
+
 NUMBER = 4  # Bytes of a float32.
 # A trained weight, its gradient, and the two means of Adam.
 COPIES = 4
@@ -42,6 +44,17 @@ def gradient_step(config) -> int:
   imagined = starts * config.horizon * (states + rssm.ensemble * stoch)
   batches = records * image * (1 + config.replay.prefetch)
   return batches + NUMBER * (records * step + imagined)
+
+
+def latent_buffers(config) -> int:
+  """Bytes of the buffers of LOMPO and COMBO, and of their copy when saved."""
+  if 'latent' not in METHODS[config.method].groups:
+    return 0
+  feat, numbers = _latent(config)[2], 0
+  for length in (config.replay.length - 1, config.horizon):
+    rows = config.latent.capacity // length
+    numbers += rows * ((length + 1) * feat + 3 * length)
+  return 2 * NUMBER * numbers
 
 
 def image_bytes(env) -> int:
