@@ -6,8 +6,16 @@ METHODS = ('lompo', 'combo')
 
 
 def latent_config(method='lompo', **overrides):
-  """Half of eight offline steps for the model, additions at every second."""
+  """Half of eight offline steps for the model, additions at every second.
+
+  From vectors, since images take most of the time.
+  """
   base = dict(
+    env__image=False,
+    encoder__mlp_keys='state',
+    encoder__cnn_keys='$^',
+    decoder__mlp_keys='state',
+    decoder__cnn_keys='$^',
     rssm__discrete=0,
     kl__balance=0.5,
     offline_steps=8,
@@ -20,8 +28,11 @@ def latent_config(method='lompo', **overrides):
   return tiny_config(method=method, **{**base, **overrides})
 
 
-def latent_agent(method='lompo', **overrides):
-  """Weights are random throughout, and the target critics differ."""
+def latent_agent(method='lompo', noise=0, **overrides):
+  """Weights are random throughout, and the target critics differ.
+
+  `noise` is the seed of that.
+  """
   agent = make_agent(latent_config(method, **overrides))
-  randomize(agent)
+  randomize(agent, noise)
   return agent

@@ -29,6 +29,7 @@ def make_rssm(ensemble=3):
     rssm__deter=DETER,
     rssm__stoch=STOCH,
     rssm__discrete=0,
+    moto__penalty='log_prob_std',
   )
   rssm = EnsembleRSSM(Layers(0), EMBED, ACTION, config.rssm)
   for i, var in enumerate(rssm.variables):

@@ -51,7 +51,7 @@ def latent_buffers(config) -> int:
   if 'latent' not in METHODS[config.method].groups:
     return 0
   feat, numbers = _latent(config)[2], 0
-  for length in (config.replay.length - 1, config.horizon):
+  for length in (max(config.replay.length - 1, 1), config.horizon):
     rows = config.latent.capacity // length
     numbers += rows * ((length + 1) * feat + 3 * length)
   return 2 * NUMBER * numbers
