@@ -14,6 +14,7 @@ from helpers import (
 )
 from latent_helpers import METHODS, latent_agent, latent_config
 from moto_naive import naive_q, posterior
+from test_metrics_page import unexplained
 
 from moto_tf.agents import latent_agent as shared
 from moto_tf.agents.conservative import soft_maximum
@@ -324,18 +325,18 @@ def test_a_step_of_the_policy(method):
 
 def test_what_learns_when():
   """Model first, policy then, both online; additions at every second step."""
-  agent = latent_agent()
+  agent = latent_agent(offline_steps=4)
   policy = {'actor', *(f'critics/{x}' for x in ('online', 'target', 'updates'))}
   batch = make_batch(latent_config())
-  for number in range(12):
+  for number in range(6):
     before = snapshot(agent)
     metrics = agent.train(batch, number)
     expected = set()
-    if number < 4 or number >= 8:
+    if number < 2 or number >= 4:
       expected |= {'model'}
-    if number >= 4:
+    if number >= 2:
       expected |= policy
-    added = number >= 4 and number % 2 == 0
+    added = number >= 2 and number % 2 == 0
     if added:
       expected |= {'buffer'}
     assert changed(agent, before) == expected, number
@@ -343,7 +344,7 @@ def test_what_learns_when():
     assert ('actor_loss' in metrics) == ('actor' in expected)
     assert ('imag_penalty' in metrics) == added
   assert agent.remarks == [
-    'Of 8 offline steps, the first 4 train the model alone, the others the '
+    'Of 4 offline steps, the first 2 train the model alone, the others the '
     'policy alone.'
   ]
 
@@ -404,16 +405,21 @@ def test_noise_while_collecting_only(scale):
   assert np.all(one != two) and one.shape == (2, 2)
 
 
-def test_values_report_and_average():
-  agent = latent_agent(policy_average=0.5, offline_steps=0)
+@pytest.mark.parametrize('method', METHODS)
+def test_values_report_and_average(method):
+  """Also that docs/metrics.md explains all of it."""
+  agent = latent_agent(method, policy_average=0.5, offline_steps=0)
   batch = make_batch(latent_config())
-  agent.train(batch, 0)
+  names = [f'train/{x}' for x in agent.train(batch, 0)]
   episode = {k: v[0] for k, v in batch.items()}
-  metrics = agent.assess([episode])
-  assert np.isfinite(list(metrics.values())).all()
-  assert metrics.keys() >= {'value_predicted', 'value_real', 'overestimation'}
-  metrics, _ = agent.report([batch], 0)
-  assert {'penalty_recorded', 'penalty_negated'} <= metrics.keys()
+  values = agent.assess([episode])
+  assert np.isfinite(list(values.values())).all()
+  assert values.keys() >= {'value_predicted', 'value_real', 'overestimation'}
+  report, _ = agent.report([batch], 0)
+  contrast = {'penalty_recorded', 'penalty_negated'}
+  assert contrast & report.keys() == (contrast if method == 'lompo' else set())
+  names += [f'eval/{x}' for x in values] + [f'report/{x}' for x in report]
+  assert not unexplained(names)
   action, _ = agent.policy(observation(2), None, (np.arange(2),) * 2)
   assert action.shape == (2, 2)
   average = {k for k in agent.variables() if k.startswith('average/actor/')}
