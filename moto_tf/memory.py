@@ -37,6 +37,7 @@ def estimate(config) -> dict[str, int]:
   return {
     'weights': sizes.weights(config),
     'a gradient step': sizes.gradient_step(config),
+    'latent buffers': sizes.latent_buffers(config),
     'episodes of an evaluation': config.eval_episodes * length * record,
     'environments': WORKER * (1 + min(config.envs, config.eval_episodes)),
     'the replay': min(config.replay.capacity, held) * record,

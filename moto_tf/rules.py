@@ -228,7 +228,8 @@ RULES = {
   r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': at_least(1),
   r'rssm\.(ensemble|hidden|deter|stoch)|horizon': at_least(1),
   r'slow_target_update': at_least(1),
-  r'replay\.length|rssm\.discrete': at_least(2),
+  r'replay\.length': at_least(2),
+  r'rssm\.discrete': (lambda x: x == 0 or x >= 2, '0, or at least 2'),
   r'replay\.offline_share': (
     lambda x: x == -1 or 0 <= x <= 1,
     '-1, or from 0 to 1',

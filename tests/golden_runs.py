@@ -22,6 +22,16 @@ import numpy as np
 import moto_tf
 
 SIZE = 16
+# As small as the others, with buffers that wrap.
+LATENT = {
+  r'(reward_head|actor|critic)\.layers': [16],
+  'rssm.deter': 16,
+  'rssm.hidden': 16,
+  'rssm.stoch': 4,
+  'latent.batch': 16,
+  'latent.capacity': 100,
+  'latent.add_every': 5,
+}
 CASES = {
   'moto': ('moto', {}),
   'dreamerv2': ('dreamerv2', {}),
@@ -40,6 +50,8 @@ CASES = {
     },
   ),
   'dreamerv2_paper': ('dreamerv2_paper', {}),
+  'lompo': ('lompo', LATENT),
+  'combo': ('combo', LATENT),
   'dreamerv2_discount': ('dreamerv2', {'pred_discount': True}),
   'bc': ('bc', {}),
   'sac': ('sac', {}),
@@ -97,6 +109,8 @@ def make_config(case: str, logdir: Path, demos: Path):
   }
   # Which all of them had when the golden files were written.
   added = {'actor.sample_grad': 'exact'}
+  if method in ('lompo', 'combo'):
+    added = {}  # On which it has no effect.
   known = moto_tf.make_config(*presets).actor
   model_based = method not in MODEL_FREE
   return moto_tf.make_config(

@@ -15,6 +15,7 @@ import moto_tf
 from moto_tf import rules
 from moto_tf.agents import METHODS, register_method
 from moto_tf.agents.settings import (
+  LATENT_RULES,
   MODEL_FREE_RULES,
   MOTO_RULES,
   PENALTY_NAMES,
@@ -74,7 +75,7 @@ def test_every_default_has_a_comment():
 def test_every_number_has_a_rule():
   """A new number without a range would let impossible values through."""
   for key, value in load_configs().defaults.flat.items():
-    known = {**rules.RULES, **MOTO_RULES, **MODEL_FREE_RULES}
+    known = {**rules.RULES, **MOTO_RULES, **MODEL_FREE_RULES, **LATENT_RULES}
     found = [x for x in known if re.fullmatch(x, key)]
     if isinstance(value, bool):
       assert not found, key

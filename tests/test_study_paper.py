@@ -60,7 +60,7 @@ def test_other_members_and_noise_by_number(agent, episodes):
   np.testing.assert_array_equal(run(), run(number=0))
   assert not np.array_equal(run(), run(number=1))
   assert not np.array_equal(run(), run(mode='eval'))
-  assert imagine(agent, start, None, 3, statistics=())[0] == {}
+  assert imagine(agent, start, None, 3, names=())[0] == {}
 
 
 def test_uncertainty_is_equation_12(agent, episodes, monkeypatch):

@@ -28,6 +28,7 @@ from typing import Any
 
 from moto_tf.agents.settings import (
   check_dreamer,
+  check_latent,
   check_model_free,
   check_moto,
   check_paper_dreamer,
@@ -87,6 +88,15 @@ MODEL_BASED = (
   r'|(actor|critic)\..+|actor_ent|horizon|discount_lambda|pred_discount'
   r'|slow_target_.+|policy_average|report_every|heldout_data'
 )
+# Without effect where one step suffices and the policy has no deviation.
+UNSAMPLED = r'bc_.+|discount_lambda|actor_ent|actor\.(min_std|sample_grad)'
+
+
+def _latent(name, label):
+  make = f'moto_tf.agents.{name}:make'
+  fixed, groups = {'rssm.discrete': 0}, (name, 'latent')
+  return Method(make, label, groups, fixed, UNSAMPLED, check_latent)
+
 
 METHODS = Registry(
   'method',
@@ -115,6 +125,8 @@ METHODS = Registry(
     'sac': _model_free('sac', 'SAC', ('sac',)),
     'cql': _model_free('cql', 'CQL', ('sac', 'cql')),
     'iql': _model_free('iql', 'IQL', ('iql',)),
+    'lompo': _latent('lompo', 'LOMPO'),
+    'combo': _latent('combo', 'COMBO'),
   },
 )
 

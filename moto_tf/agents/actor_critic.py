@@ -61,8 +61,9 @@ class ActorCritic(Module):
   ):
     self._config = config
     self._model = world_model
+    self._size = action
     self.remarks = []
-    self.actor = Actor(layers, world_model.feat, action, config.actor)
+    self.actor = self.make_actor(layers)
     self.critics = Critics(layers, critics, critic_inputs, config)
     self._actor_opt = Optimizer(
       'actor',
@@ -76,6 +77,10 @@ class ActorCritic(Module):
       **config.critic_opt,
       precision=layers.precision,
     )
+
+  def make_actor(self, layers: Layers) -> Module:
+    """A new actor, which has the interface of Actor."""
+    return Actor(layers, self._model.feat, self._size, self._config.actor)
 
   def part(self, step: int) -> str:
     """Name of the method that trains at a gradient step."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from moto_tf.agents.actor_critic import EpisodeValues
 from moto_tf.model.rssm import EnsembleRSSM
-from moto_tf.nn.tfutils import gumbel, split
+from moto_tf.nn.tfutils import split
 
 WINDOW = 16  # Records at a time: a whole episode takes a minute to trace.
 
@@ -133,7 +133,7 @@ def contrast_penalty(
   action, mask = flat(data['action'][:, 1:]), flat(1 - data['is_first'][:, 1:])
   member_seed, noise_seed = split(seed, 2)
   members = rssm.draw_members(1, member_seed)
-  noise = gumbel([1, action.shape[0], *rssm.shape], noise_seed)
+  noise = rssm.latent.noise([1, action.shape[0]], noise_seed)
   metrics = {}
   for name, sign in (('recorded', 1), ('negated', -1)):
     act = lambda *_, taken=sign * action: taken

@@ -1,8 +1,9 @@
 """Running averages of the weights that act."""
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
-from moto_tf.agents.actor_critic import Actor
 from moto_tf.model.rssm import EnsembleRSSM
 from moto_tf.nn import nets
 from moto_tf.nn.layers import Layers, Module
@@ -22,11 +23,15 @@ class AveragedPolicy(Module):
     action: int,
     layers: Layers,
     sources: tuple[Module, Module, Module],
+    make_actor: Callable[[Layers], Module],
   ):
-    """Starts equal to `sources`: encoder, RSSM and actor."""
+    """Starts equal to `sources`: encoder, RSSM and actor.
+
+    `make_actor` makes another one of the actor's kind.
+    """
     self.encoder = nets.Encoder(layers, shapes, config.encoder)
     self.rssm = EnsembleRSSM(layers, self.encoder.size, action, config.rssm)
-    self.actor = Actor(layers, self.rssm.feat, action, config.actor)
+    self.actor = make_actor(layers)
     self._decay = config.policy_average
     self._updates = tf.Variable(0, dtype=tf.int64, name='updates')
     copies = self.encoder, self.rssm, self.actor

@@ -50,7 +50,8 @@ class ModelBasedAgent(Agent):
     self._acting, self._average = nets, None
     if config.policy_average:
       self._average = AveragedPolicy(
-        config, shapes, self._size, self.layers, nets
+        *(config, shapes, self._size, self.layers, nets),
+        self.behavior.make_actor,
       )
       average = self._average
       self._acting = average.encoder, average.rssm, average.actor
@@ -69,10 +70,9 @@ class ModelBasedAgent(Agent):
     """See Agent.policy. The state holds the posterior and the last action."""
     check_mode(mode)
     count = len(obs['is_first'])
-    shape = self.model.rssm.shape
-    stoch = int(np.prod(shape))
-    uniform = lane_noise(lanes, stoch + self._size)
-    noise = -np.log(-np.log(uniform[:, :stoch]))
+    latent = self.model.rssm.latent
+    uniform = lane_noise(lanes, latent.size + self._size)
+    noise = latent.noise_of(uniform[:, : latent.size])
     if state is None:
       state = {
         **self.model.rssm.initial(count),
@@ -81,8 +81,8 @@ class ModelBasedAgent(Agent):
     action, state = self._policy(
       {k: tf.convert_to_tensor(obs[k]) for k in (*self.input_keys, 'is_first')},
       state,
-      tf.reshape(noise, [count, *shape]),
-      tf.convert_to_tensor(uniform[:, stoch:]),
+      tf.convert_to_tensor(noise),
+      tf.convert_to_tensor(uniform[:, latent.size :]),
       mode,
     )
     return action.numpy(), state
@@ -251,7 +251,7 @@ class ModelBasedAgent(Agent):
     data = self.model.preprocess(data)
     embed, action = self.model.encoder(data), records['action']
     steps, count = embed.shape[:2]
-    noise = tfutils.gumbel([steps, count, *self.model.rssm.shape], noise_seed)
+    noise = self.model.rssm.latent.noise([steps, count], noise_seed)
     states = [state]
     for t in range(steps):
       now = action[t + 1], embed[t], data['is_first'][t], noise[t]

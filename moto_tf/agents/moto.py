@@ -12,7 +12,7 @@ import tensorflow as tf
 from moto_tf.agents.actor_critic import Actor, ActorCritic, EpisodeValues
 from moto_tf.agents.assessment import contrast_penalty
 from moto_tf.agents.model_based import ModelBasedAgent
-from moto_tf.agents.penalties import PENALTIES
+from moto_tf.agents.penalties import statistics
 from moto_tf.agents.returns import real_returns, value_expansion
 from moto_tf.nn.layers import Layers
 from moto_tf.nn.tfutils import split, uniform
@@ -139,8 +139,9 @@ class MOTO(ActorCritic):
 
   def disagreement(self, seq: dict) -> tf.Tensor:
     """u(s[t], a[t]) of Eq. 2 from all heads at h[t+1]: [H, N]."""
-    logits = self._model.rssm.prior_all(seq['deter'][1:])
-    return PENALTIES[self._config.moto.penalty](logits, seq['stoch'][1:])
+    rssm = self._model.rssm
+    statistic = statistics(rssm.latent)[self._config.moto.penalty]
+    return statistic(rssm.prior_all(seq['deter'][1:]), seq['stoch'][1:])
 
   def data_returns(self, post: dict, data: dict, seed: tf.Tensor) -> tf.Tensor:
     """Lambda returns along the real sequence, for Eq. 8: [B, T - 1].

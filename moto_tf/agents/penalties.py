@@ -6,8 +6,12 @@ is a function and a line in PENALTIES, and a choice where MOTO's settings are
 checked without TensorFlow; a test compares the two.
 """
 
+import functools
+from collections.abc import Callable, Mapping
+
 import tensorflow as tf
 
+from moto_tf.model.latents import Categorical, Gaussian
 from moto_tf.nn import dists
 from moto_tf.nn.tfutils import custom_gradient
 
@@ -51,9 +55,20 @@ def _logit_std(logits):
   return tf.reduce_mean(std, [-2, -1]), grad
 
 
-def log_prob_std(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
-  """LOMPO's statistic: std over members of log p_i(z'), shapes as above."""
-  return _std(dists.OneHot(logits).log_prob(tf.cast(stoch, tf.float32)))
+def log_prob_std(
+  stats: tf.Tensor, stoch: tf.Tensor, dist: Callable = dists.OneHot
+) -> tf.Tensor:
+  """LOMPO's statistic: std over members of log p_i(z').
+
+  Args:
+    stats: [M, ...] of all prior heads, parameters of `dist`.
+    stoch: the sampled next state z'.
+    dist: from parameters to a distribution.
+
+  Returns:
+    [...].
+  """
+  return _std(dist(stats).log_prob(tf.cast(stoch, tf.float32)))
 
 
 def prob_distance(logits: tf.Tensor, stoch: tf.Tensor) -> tf.Tensor:
@@ -92,3 +107,11 @@ PENALTIES = {
   'logit_std': logit_std,
   'log_prob_std': log_prob_std,
 }
+
+
+def statistics(latent: Categorical | Gaussian) -> Mapping[str, Callable]:
+  """Those of PENALTIES that a kind of latent has, by name."""
+  if isinstance(latent, Categorical):
+    return PENALTIES
+  # Means and deviations have no logits and no probabilities.
+  return {'log_prob_std': functools.partial(log_prob_std, dist=latent.dist)}

@@ -9,6 +9,7 @@ from moto_tf.rules import (
   ConfigError,
   above,
   at_least,
+  between,
   check_rules,
   one_of,
 )
@@ -21,6 +22,15 @@ MOTO_RULES = {
   r'moto\.clone_mean': one_of('cloned', 'batch'),
   r'moto\.data_target': one_of('one_step', 'lambda', 'rollout'),
   r'moto\.(alpha|beta|.+_start|model_ramp|start_states)': at_least(0),
+}
+
+# Of LOMPO and COMBO.
+LATENT_RULES = {
+  r'latent\.(batch|capacity|add_every)|combo\.actions': at_least(1),
+  r'latent\.(start_states|noise)|lompo\.lmbd': at_least(0),
+  r'combo\.conservatism': at_least(0),
+  r'latent\.model_share': between(0, 1),
+  r'combo\.states': one_of('latent', 'all'),
 }
 
 
@@ -45,6 +55,12 @@ MODEL_FREE_RULES = {
 def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
   """Raises ConfigError where the settings of MOTO cannot be used."""
   check_rules(values, examples, MOTO_RULES)
+  penalised = values['moto.alpha'] and values['moto.penalty'] != 'log_prob_std'
+  if not values['rssm.discrete'] and penalised:
+    raise ConfigError(
+      f'moto.penalty: {values["moto.penalty"]} is of categorical latents, and '
+      'rssm.discrete 0 has Gaussian ones; set --moto.penalty log_prob_std.'
+    )
   if values['moto.model_start'] and not values['moto.beta']:
     raise ConfigError(
       f'moto.model_start: before step {values["moto.model_start"]} the policy '
@@ -91,6 +107,38 @@ def check_model_free(
     raise ConfigError(
       f'replay.length: {length} records hold no step from one stack of '
       f'model_free.frames = {frames} to the next; give at least {frames + 1}.'
+    )
+
+
+def check_latent(
+  values: Mapping[str, Any], examples: Mapping[str, Any]
+) -> None:
+  """Raises ConfigError where LOMPO and COMBO could not fill their buffers."""
+  check_rules(values, examples, LATENT_RULES)
+  batch, length, horizon, capacity, starts = (
+    values[key]
+    for key in (
+      'replay.batch',
+      'replay.length',
+      'horizon',
+      'latent.capacity',
+      'latent.start_states',
+    )
+  )
+  if starts > batch * length:
+    raise ConfigError(
+      f'latent.start_states: {starts} is more than the replay.batch * '
+      f'replay.length = {batch * length} states of a batch; give at most that, '
+      'or 0 for all of them.'
+    )
+  imagined = (starts or batch * length) * horizon
+  need = max(imagined, batch * (length - 1))
+  if need > capacity:
+    raise ConfigError(
+      f'latent.capacity: {capacity} transitions are fewer than the {need} that '
+      f'are added at a time, of {batch} windows of {length} records and their '
+      f'rollouts of {horizon} steps; give at least {need}, or lower '
+      'replay.batch or latent.start_states.'
     )
 
 

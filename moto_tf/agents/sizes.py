@@ -18,12 +18,13 @@ def weights(config) -> int:
   if _model_free(config):
     return NUMBER * COPIES * _pixels(config)[0]
   rssm, stoch, feat = _latent(config)
+  outputs = stoch if rssm.discrete else 2 * stoch
   embed, encoder, _ = _encoder(config)
   trained = encoder + _decoder(config, feat)[0]
   trained += stoch * rssm.hidden
   trained += (rssm.hidden + rssm.deter) * 3 * rssm.deter
-  trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * stoch
-  trained += rssm.ensemble * rssm.hidden * (rssm.deter + stoch)
+  trained += (rssm.deter + embed) * rssm.hidden + rssm.hidden * outputs
+  trained += rssm.ensemble * rssm.hidden * (rssm.deter + outputs)
   heads = [config.reward_head, config.actor]
   heads += [config.discount_head] if config.pred_discount else []
   trained += sum(_dense([feat, *head.layers]) for head in heads)
@@ -79,6 +80,17 @@ def _pixels(config):
   return count + _dense([latent, *part.layers]), inner
 
 
+def latent_buffers(config) -> int:
+  """Bytes of the buffers of LOMPO and COMBO, and of their copy when saved."""
+  if 'latent' not in METHODS[config.method].groups:
+    return 0
+  feat, numbers = _latent(config)[2], 0
+  for length in (max(config.replay.length - 1, 1), config.horizon):
+    rows = config.latent.capacity // length
+    numbers += rows * ((length + 1) * feat + 3 * length)
+  return 2 * NUMBER * numbers
+
+
 def image_bytes(env) -> int:
   """Bytes of the images of one record; `env` is that part of a Config."""
   return 3 * (env.image_size**2 + env.extra_size**2) if env.image else 0
@@ -86,7 +98,7 @@ def image_bytes(env) -> int:
 
 def _latent(config):
   rssm = config.rssm
-  stoch = rssm.stoch * rssm.discrete
+  stoch = rssm.stoch * (rssm.discrete or 1)
   return rssm, stoch, rssm.deter + stoch
 
 

@@ -4,13 +4,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from moto_tf.model.latents import make_latent
 from moto_tf.nn import dists
 from moto_tf.nn.layers import Layers, Module, layer_norm
 from moto_tf.nn.nets import StackedMLP
 from moto_tf.nn.tfutils import (
   ACTIVATIONS,
   frozen_product,
-  gumbel,
   product,
   swap,
   uniform_int,
@@ -19,11 +19,12 @@ from moto_tf.nn.tfutils import (
 
 
 class EnsembleRSSM(Module):
-  """DreamerV2's discrete RSSM whose prior p_i(z | h) has M heads.
+  """DreamerV2's RSSM whose prior p_i(z | h) has M heads.
 
   A state is a dict of deter h [..., D], stoch z [..., S, C] (one-hot) and
-  logit [..., S, C]. Input layer, GRU and posterior are shared; only the prior
-  is an ensemble (paper section 3).
+  logit [..., S, C]; with `discrete` 0 of stoch z [..., S] and moments
+  [..., S, 2], mean and deviation of Gaussians. Input layer, GRU and posterior
+  are shared; only the prior is an ensemble (paper section 3).
 
       z[t-1] --\\
       h[t-1] ---> GRU --> h[t] --> p_i(z[t] | h[t])            prior, i = i[t]
@@ -34,13 +35,14 @@ class EnsembleRSSM(Module):
 
   def __init__(self, layers: Layers, embed: int, action: int, config):
     self.ensemble = config.ensemble
-    self.shape = [config.stoch, config.discrete]
+    self.latent = make_latent(config)
+    self.shape = self.latent.shape
     self.deter = config.deter
-    self.feat = config.deter + config.stoch * config.discrete
+    self.feat = config.deter + self.latent.size
     self._act = ACTIVATIONS[config.act]
     self._norm = config.norm
     self._dtype = layers.dtype
-    stoch = config.stoch * config.discrete
+    stoch, outputs = self.latent.size, self.latent.outputs
     hidden, deter = config.hidden, config.deter
     w = layers.weight
     self.inp_kernel = w('inp_kernel', [stoch + action, hidden])
@@ -51,8 +53,8 @@ class EnsembleRSSM(Module):
     self.gru_bias = w('gru_bias', [3 * deter], 0.0)
     self.post_kernel = w('post_kernel', [deter + embed, hidden])
     self.post_bias = w('post_bias', [hidden], 0.0)
-    self.out_kernel = w('out_kernel', [hidden, stoch])
-    self.out_bias = w('out_bias', [stoch], 0.0)
+    self.out_kernel = w('out_kernel', [hidden, outputs])
+    self.out_bias = w('out_bias', [outputs], 0.0)
     if config.norm == 'layer':
       # As DreamerV2's, layers have a bias before the norm too.
       self.inp_offset = w('inp_offset', [hidden], 0.0)
@@ -60,18 +62,18 @@ class EnsembleRSSM(Module):
       self.post_offset = w('post_offset', [hidden], 0.0)
       self.post_gain = w('post_gain', [hidden], 1.0)
     self.prior = StackedMLP(
-      layers, self.ensemble, deter, [hidden], stoch, config.act, config.norm
+      layers, self.ensemble, deter, [hidden], outputs, config.act, config.norm
     )
 
   def initial(self, batch: int) -> dict[str, tf.Tensor]:
     return {
       'deter': tf.zeros([batch, self.deter], self._dtype),
       'stoch': tf.zeros([batch, *self.shape], self._dtype),
-      'logit': tf.zeros([batch, *self.shape]),
+      self.latent.stats: self.latent.initial(batch),
     }
 
   def get_feat(self, state: dict[str, tf.Tensor]) -> tf.Tensor:
-    """State s = [z, h] as one vector [..., S * C + D]."""
+    """State s = [z, h] as one vector [..., F]."""
     return tf.concat([self._flat(state['stoch']), state['deter']], -1)
 
   def draw_members(self, steps: int, seed: tf.Tensor) -> tf.Tensor:
@@ -98,7 +100,7 @@ class EnsembleRSSM(Module):
     """
     batch, steps = action.shape[:2]
     kernels, rest = self.weights()
-    noise = tf.unstack(gumbel([steps, batch, *self.shape], seed))
+    noise = tf.unstack(self.latent.noise([steps, batch], seed))
     keep = 1 - tf.cast(tf.transpose(is_first), self._dtype)[..., None]
     # The shares of action and image are the same for the whole sequence at
     # once, so only what depends on the state stays in the loop.
@@ -144,7 +146,7 @@ class EnsembleRSSM(Module):
       action: [B, A], taken in that state.
       embed: [B, E] of the image it led to.
       is_first: [B].
-      noise: [B, S, C], Gumbel.
+      noise: [B, ...] of `latent.noise`.
     """
     kernels, rest = self.weights()
     dot = lambda name, x: product(x, kernels[name])
@@ -173,7 +175,7 @@ class EnsembleRSSM(Module):
       act: act(t, s[t]) is a[t], [B, A]; called once for each t = 0..H-1, in
         order.
       members: of `draw_members`, [H].
-      noise: Gumbel [H, B, S, C].
+      noise: [H, B, ...] of `latent.noise`.
 
     Returns:
       s[0] to s[H], each deter and stoch, [B, ...]. Weights get no gradient, as
@@ -184,7 +186,7 @@ class EnsembleRSSM(Module):
     for t, eps in enumerate(tf.unstack(noise)):
       action = act(t, states[-1])
       state = self.img_step(states[-1], action, members[t], eps, weights)
-      state.pop('logit')
+      state.pop(self.latent.stats)
       states.append(state)
     return states
 
@@ -202,7 +204,7 @@ class EnsembleRSSM(Module):
       state: state of shape [B, ...].
       action: [B, A], taken in it.
       member: scalar index of the prior head.
-      noise: [B, S, C], Gumbel.
+      noise: [B, ...] of `latent.noise`.
       weights: of `weights`, made once for all steps of a rollout. Its kernels
         get no gradient, since rollouts train the policy only.
     """
@@ -211,25 +213,24 @@ class EnsembleRSSM(Module):
     action = dot('action', tf.cast(action, self._dtype))
     stoch = self._flat(state['stoch'])
     deter = self._gru(dot, rest, stoch, state['deter'], action)
-    logit = self.prior_one(deter[None], member[None])[0]
-    stoch = tf.cast(dists.OneHot(logit).sample(noise=noise), self._dtype)
-    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+    stats = self.prior_one(deter[None], member[None])[0]
+    return self._state(deter, stats, noise)
 
   def prior_one(self, deter: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
-    """Logits of one head per time step: [T, B, D], [T] to [T, B, S, C]."""
-    return self._to_logit(self.prior.select(deter, members))
+    """Parameters of z by one head per time step: [T, B, D] to [T, B, ...]."""
+    return self.latent.parameters(self.prior.select(deter, members))
 
   def prior_all(self, deter: tf.Tensor) -> tf.Tensor:
-    """Logits of all heads: [..., D] to [M, ..., S, C]."""
-    return self._to_logit(self.prior(deter))
+    """Parameters of z by all heads: [..., D] to [M, ..., S, C or 2]."""
+    return self.latent.parameters(self.prior(deter))
 
-  def _to_logit(self, x):
-    return tf.reshape(
-      tf.cast(x, tf.float32), [*x.shape[:-1].as_list(), *self.shape]
-    )
+  def _state(self, deter, stats, noise):
+    stoch = tf.cast(self.latent.dist(stats).sample(noise=noise), self._dtype)
+    return {'deter': deter, 'stoch': stoch, self.latent.stats: stats}
 
   def _flat(self, stoch):
-    return tf.reshape(stoch, [*stoch.shape[:-2], self.feat - self.deter])
+    lead = stoch.shape[: -len(self.shape)]
+    return tf.reshape(stoch, [*lead, self.latent.size])
 
   def weights(self) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
     """Kernels by what they multiply, and the rest, in compute precision."""
@@ -262,9 +263,8 @@ class EnsembleRSSM(Module):
   def _posterior(self, dot, w, deter, embed, noise):
     """State with z ~ q(z | h, x)."""
     x = self._hidden(dot('deter', deter) + embed, w, 'post')
-    logit = self._to_logit(dot('out', x) + w['out_bias'])
-    stoch = tf.cast(dists.OneHot(logit).sample(noise=noise), self._dtype)
-    return {'deter': deter, 'stoch': stoch, 'logit': logit}
+    stats = self.latent.parameters(dot('out', x) + w['out_bias'])
+    return self._state(deter, stats, noise)
 
   def _hidden(self, x, w, name):
     if self._norm == 'layer':
@@ -282,6 +282,7 @@ def kl_loss(
   balance: float,
   forward: bool = False,
   free_avg: bool = True,
+  dist: Callable = dists.OneHot,
 ) -> tuple[tf.Tensor, tf.Tensor]:
   """DreamerV2's balanced KL of Eq. 1.
 
@@ -290,11 +291,12 @@ def kl_loss(
   KL, whose gradient reaches both sides whole, with free nats per state.
 
   Args:
-    post, prior: logits [..., S, C].
+    post, prior: parameters of `dist`, such as logits [..., S, C].
     free: free nats, below which a KL is not pushed.
     balance: share of the loss that trains the prior.
     forward: whether the prior is the first argument of the KL.
     free_avg: whether free nats apply to the mean of the KL, or to each state.
+    dist: from parameters to a distribution.
 
   Returns:
     Scalar loss, and the KL per state [...].
@@ -303,7 +305,7 @@ def kl_loss(
 
   def kl(post, prior):
     pair = (prior, post) if forward else (post, prior)
-    return dists.OneHot(pair[0]).kl_divergence(dists.OneHot(pair[1]))
+    return dist(pair[0]).kl_divergence(dist(pair[1]))
 
   def mean(value):
     if free_avg and balance != 0.5:

@@ -7,7 +7,7 @@ from moto_tf.nn import dists, nets
 from moto_tf.nn.layers import Layers, Module
 from moto_tf.nn.optimizer import Optimizer
 from moto_tf.nn.standardize import Standardize
-from moto_tf.nn.tfutils import gumbel, split, swap, uniform
+from moto_tf.nn.tfutils import split, swap, uniform
 
 
 class WorldModel(Module):
@@ -90,7 +90,7 @@ class WorldModel(Module):
 
     At every time step t one member i[t] enters the KL.
     """
-    config = self._config
+    config, latent = self._config, self.rssm.latent
     post_seed, member_seed = split(seed, 2)
     with tf.name_scope('encoder'):
       embed = self.encoder(data)
@@ -119,15 +119,17 @@ class WorldModel(Module):
       assert like.shape == data['reward'].shape, (name, like.shape)
     losses = {k: tf.reduce_mean(v) for k, v in likes.items()}
     with tf.name_scope('prior'):
-      losses['kl_loss'], kl = kl_loss(swap(post['logit']), prior, **config.kl)
+      losses['kl_loss'], kl = kl_loss(
+        swap(post[latent.stats]), prior, **config.kl, dist=latent.dist
+      )
     loss = sum(
       config.loss_scales[k.split('_loss')[0]] * v for k, v in losses.items()
     )
     metrics = {
       **_merge(losses),
       'kl': tf.reduce_mean(kl),
-      'prior_ent': tf.reduce_mean(dists.OneHot(prior).entropy()),
-      'post_ent': tf.reduce_mean(dists.OneHot(post['logit']).entropy()),
+      'prior_ent': tf.reduce_mean(latent.dist(prior).entropy()),
+      'post_ent': tf.reduce_mean(latent.dist(post[latent.stats]).entropy()),
     }
     return loss, {**post, 'feat': feat}, metrics
 
@@ -148,13 +150,13 @@ class WorldModel(Module):
       start: states [N, ...] without gradient.
 
     Returns:
-      feat [H+1, N, F], deter [H+1, N, D], stoch [H+1, N, S, C], action
-      [H+1, N, A], and policy [H+1, N, 2A], the actor's outputs.
+      feat [H+1, N, F], deter [H+1, N, D], stoch [H+1, N, ...], action
+      [H+1, N, A], and policy [H+1, N, ...], the actor's outputs.
     """
     count = start['deter'].shape[0]
     member_seed, stoch_seed, action_seed = split(seed, 3)
     members = self.rssm.draw_members(horizon, member_seed)
-    noise = gumbel([horizon, count, *self.rssm.shape], stoch_seed)
+    noise = self.rssm.latent.noise([horizon, count], stoch_seed)
     action_noise = uniform([horizon + 1, count, actor.size], action_seed)
     action_noise = tf.unstack(action_noise)
     seq = []
@@ -204,7 +206,7 @@ class WorldModel(Module):
     )
     start = {k: v[:, -1] for k, v in post.items()}
     members = self.rssm.draw_members(steps, member_seed)
-    noise = gumbel([steps, *start['stoch'].shape], noise_seed)
+    noise = self.rssm.latent.noise([steps, data['action'].shape[0]], noise_seed)
     states = self.rssm.imagine(
       start,
       lambda t, _: data['action'][:, context + t],

@@ -176,6 +176,35 @@ def _kl(one, two, name=None):
   return tf.reduce_sum(tf.exp(mine) * (mine - other), [-2, -1])
 
 
+class DiagNormal(_FromNoise):
+  """Independent normals over the last axis.
+
+  `sample(noise=...)` takes standard normal noise; 0 makes the mode. Log
+  densities, entropies and `tfd.kl_divergence` are TFP's.
+
+  Args:
+    loc, scale: [..., size].
+  """
+
+  def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
+    parameters = {'loc': loc, 'scale': scale}
+    self._loc, self._scale = (tf.cast(x, tf.float32) for x in (loc, scale))
+    each = tfd.Normal(self._loc, self._scale)
+    super().__init__(each, 1, name='DiagNormal')
+    self._parameters = parameters
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    vector = tfu.ParameterProperties(event_ndims=1)
+    return {'loc': vector, 'scale': vector}
+
+  def _draw(self, shape, seed):
+    return tfutils.normal(shape, seed)
+
+  def _make(self, noise):
+    return self._loc + self._scale * noise
+
+
 class TruncNormal(_FromNoise):
   """Independent normals truncated to [-1, 1], over the last axis.
 
@@ -257,35 +286,6 @@ class TruncNormal(_FromNoise):
     a, b = (-1 - self._loc) / self._scale, (1 - self._loc) / self._scale
     start = _cdf(a)
     return a, b, start, _cdf(b) - start
-
-
-class DiagNormal(_FromNoise):
-  """Independent normals over the last axis.
-
-  `sample(noise=...)` takes noise of a standard normal, as of tfutils.normal.
-
-  Args:
-    loc, scale: [..., size].
-  """
-
-  def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
-    parameters = {'loc': loc, 'scale': scale}
-    self._loc = tf.cast(loc, tf.float32)
-    self._scale = tf.cast(scale, tf.float32)
-    each = tfd.Normal(self._loc, self._scale)
-    super().__init__(each, 1, name='DiagNormal')
-    self._parameters = parameters
-
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    vector = tfu.ParameterProperties(event_ndims=1)
-    return {'loc': vector, 'scale': vector}
-
-  def _draw(self, shape, seed):
-    return tfutils.normal(shape, seed)
-
-  def _make(self, noise):
-    return self._loc + self._scale * noise
 
 
 class TanhNormal(_FromNoise):

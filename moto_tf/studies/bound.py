@@ -111,14 +111,14 @@ def uncertainty(
     actions.append(np.stack(follow))
   starts = {key: tf.concat(parts, 0) for key, parts in starts.items()}
   actions = np.concatenate(actions, 1)
-  total, count = dict.fromkeys(PENALTIES, 0.0), actions.shape[1]
+  total, count = {}, actions.shape[1]
   for number, first in enumerate(range(0, count, CHUNK)):
     part = slice(first, first + CHUNK)
     start = {key: value[part] for key, value in starts.items()}
     taken = tf.constant(actions[:, part])
     found, _ = imagine(agent, start, taken, steps, number=number)
     for name, values in found.items():
-      total[name] += float(values.sum())
+      total[name] = total.get(name, 0.0) + float(values.sum())
   return {name: value / (steps * count) for name, value in total.items()}
 
 

@@ -103,7 +103,7 @@ def replay_actions(
     key: tf.stack([post[key][c] for post, c in zip(posts, seen, strict=True)])
     for key in ('deter', 'stoch')
   }
-  _, feats = imagine(agent, start, tf.constant(actions), steps, statistics=())
+  _, feats = imagine(agent, start, tf.constant(actions), steps, names=())
   imagined = np.stack([agent.model.predict_reward(feat) for feat in feats])
   found = []
   for i, (episode, post, c) in enumerate(zip(episodes, posts, seen)):

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from matplotlib.figure import Figure
 
-from moto_tf.agents.penalties import PENALTIES
-from moto_tf.nn.tfutils import gumbel, split, uniform
+from moto_tf.agents.penalties import statistics
+from moto_tf.nn.tfutils import split, uniform
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyError, StudyResult
 from moto_tf.studies.common import LEGEND, SEED, fixed_seed, show, spearman
@@ -59,7 +59,7 @@ def imagine(
   actions: tf.Tensor | None,
   steps: int,
   mode: str = 'train',
-  statistics: Iterable[str] = tuple(PENALTIES),
+  names: Iterable[str] | None = None,
   number: int = 0,
 ) -> tuple[dict[str, np.ndarray], list[tf.Tensor]]:
   """Rolls out in the model and measures the disagreement at every step.
@@ -75,7 +75,8 @@ def imagine(
     actions: [K, N, A], or None for those of the policy.
     mode: of the policy: train samples, eval acts as in evaluation. It is the
       trained one, also where averaged weights act.
-    statistics: names of PENALTIES that are measured.
+    names: statistics that are measured; None for all that the agent's latents
+      have.
     number: another one gives other members and noise.
 
   Returns:
@@ -85,7 +86,7 @@ def imagine(
   seed = fixed_seed(3, number) if number else fixed_seed(3)
   member_seed, stoch_seed, action_seed = split(seed, 3)
   members = rssm.draw_members(steps, member_seed)
-  noise = gumbel([steps, count, *rssm.shape], stoch_seed)
+  noise = rssm.latent.noise([steps, count], stoch_seed)
   shape = [steps + 1, count, agent.act_space.shape[0]]
   action_noise = uniform(shape, action_seed)
 
@@ -95,11 +96,12 @@ def imagine(
     return actions[k]
 
   states = rssm.imagine(start, act, members, noise)[1:]
-  found = {name: [] for name in statistics}
+  penalties = statistics(rssm.latent)
+  found = {name: [] for name in (penalties if names is None else names)}
   for state in states if found else ():
-    logits = rssm.prior_all(state['deter'])
+    stats = rssm.prior_all(state['deter'])
     for name, values in found.items():
-      values.append(PENALTIES[name](logits, state['stoch']).numpy())
+      values.append(penalties[name](stats, state['stoch']).numpy())
   found = {k: np.array(v, np.float64) for k, v in found.items()}
   return found, [rssm.get_feat(state) for state in states]
 
@@ -159,7 +161,7 @@ def measure_penalty(
     'alpha': alpha,
     'statistics': {
       name: {kind: _spread(found, kind, name) for kind in KINDS}
-      for name in PENALTIES
+      for name in found['recorded']
     },
     'errors': _model_errors(
       agent, records, posts, starts, feats['recorded'], found['recorded']
@@ -190,7 +192,7 @@ def penalty_table(numbers: dict) -> str:
       f'{found["mean"][-1]:.4f} at step {steps}, of the posterior '
       f'{np.mean(found["posterior"]):.4f}; rank correlation with'
     )
-    for name in PENALTIES:
+    for name in numbers['statistics']:
       whole, at_step, excess = (
         show(found[f'spearman{kind}'][name])
         for kind in ('', '_at_step', '_excess')
@@ -246,6 +248,8 @@ def draw(numbers: dict) -> Figure:
     axes[-1].set_ylabel('Mean squared error')
     axes[-1].set_ylim(bottom=0)
     axes[-1].legend(loc='best', **LEGEND)
+    for ax in axes[len(statistics) : -1]:
+      ax.set_axis_off()
     for ax in axes:
       ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     fig.supxlabel(

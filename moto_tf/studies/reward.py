@@ -6,7 +6,6 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moto_tf.model.world_model import CONTEXT
-from moto_tf.nn.tfutils import gumbel
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyResult
 from moto_tf.studies.common import fixed_seed, pearson, show
@@ -61,7 +60,7 @@ def predict_rewards(agent, episode: dict, post: dict, number: int) -> dict:
   action = tf.convert_to_tensor(episode['action'][CONTEXT:])[:, None]
   steps = action.shape[0]
   members = rssm.draw_members(steps, fixed_seed(4, number))
-  noise = gumbel([steps, 1, *rssm.shape], fixed_seed(5, number))
+  noise = rssm.latent.noise([steps, 1], fixed_seed(5, number))
   start = {k: post[k][CONTEXT - 1 : CONTEXT] for k in ('deter', 'stoch')}
   states = rssm.imagine(start, lambda k, _: action[k], members, noise)[1:]
   feats = [post['feat'][:CONTEXT], *(rssm.get_feat(s) for s in states)]
