@@ -13,7 +13,6 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from moto_tf import policy
-from moto_tf.agents.penalties import PENALTIES
 from moto_tf.data.episodes import episode_return
 from moto_tf.results import evaluations
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
@@ -64,7 +63,7 @@ def measure(context) -> StudyResult:
     'experts': len(experts),
     'expert_return': expert_return(experts),
     'horizon': steps,
-    'used': used[0] if used else next(iter(PENALTIES)),
+    'used': used[0] if used else next(iter(rows[0]['uncertainty'])),
     'checkpoints': rows,
     'relations': relate(rows),
   }
@@ -174,7 +173,7 @@ def relate(rows: list[dict]) -> dict:
   for gap in GAPS:
     y = np.array([row[gap] for row in rows])
     relations[gap] = {}
-    for name in PENALTIES:
+    for name in rows[0]['uncertainty']:
       x = np.array([row['uncertainty'][name] for row in rows])
       scale = max(0.0, float((y / x).max())) if x.min() > 0 else None
       relations[gap][name] = {
