@@ -28,6 +28,12 @@ def main(argv: list[str] | None = None) -> None:
   add('--methods', default='', help='regular expression over the methods')
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
+  add(
+    '--statistics',
+    action='store_true',
+    help='compare methods over tasks: interquartile mean, performance '
+    'profiles, probability of improvement',
+  )
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   with interruptible(), moto_tf.explain_errors():
