@@ -12,8 +12,12 @@ from moto_tf.signals import StopRequest
 
 # A run that failed is tried again as often.
 RETRIES = 1
+# As often its machine may be lost, which may be the run's doing after all.
+LOSSES = 5
 # Seconds between two looks at the runs.
 GLANCE = 1.0
+# And between two looks at how far they are.
+LOOK = 5.0
 
 
 class Ended(NamedTuple):
@@ -60,6 +64,7 @@ class Board:
     waiting: labels, the next one first.
     failed: what went wrong.
     tries: failures so far.
+    losses: how often the machine of a run was lost.
   """
 
   runs: dict[str, GridRun]
@@ -69,6 +74,7 @@ class Board:
   waiting: list[str] = dataclasses.field(default_factory=list)
   failed: dict[str, str] = dataclasses.field(default_factory=dict)
   tries: dict[str, int] = dataclasses.field(default_factory=dict)
+  losses: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def kind(self, label: str) -> str:
     """What a run is doing, in a word."""
@@ -125,6 +131,7 @@ class Scheduler:
       label for label, state in found.items() if not state.finished
     ]
     self._launcher, self._show, self._sleep = launcher, show, sleep
+    self._looked = 0.0
 
   def work(self, stop: StopRequest) -> Board:
     """Runs until all are done or failed, or a signal asks to stop.
@@ -154,8 +161,10 @@ class Scheduler:
     board = self.board
     for end in self._launcher.ended():
       self._note(end)
-    for label in [*board.running, *board.elsewhere]:
-      board.states[label] = states.read(board.runs[label])
+    if time.monotonic() - self._looked >= LOOK:
+      self._looked = time.monotonic()
+      for label in [*board.running, *board.elsewhere]:
+        board.states[label] = states.read(board.runs[label])
     for label in list(board.elsewhere):
       self._look_again(label)
     if start:
@@ -172,11 +181,11 @@ class Scheduler:
     if owner:
       board.elsewhere[label] = owner
       return
-    if not end.lost:
-      board.tries[label] = board.tries.get(label, 0) + 1
-      if board.tries[label] > RETRIES:
-        board.failed[label] = end.problem or 'it ended before its last step'
-        return
+    count, most = (board.losses, LOSSES) if end.lost else (board.tries, RETRIES)
+    count[label] = count.get(label, 0) + 1
+    if count[label] > most:
+      board.failed[label] = end.problem or 'it ended before its last step'
+      return
     board.waiting.insert(0, label)
 
   def _look_again(self, label):
