@@ -497,17 +497,17 @@ def test_plan(tmp_path, monkeypatch):
   finish(grid.runs[0])
   finish(grid.runs[1], 4)
   found = schedule.look(grid)
-  text = plan.describe(grid, found, needs(grid), 2)
+  text = plan.describe(grid, found, needs(grid), 2, 2)
   assert '6: 1 tasks x 3 methods x 2 seeds, 1 done, 1 begun' in text
   assert 'about 3 min, 2 at a time: moto 1 x 60 s, dreamerv2 2 x 60 s' in text
-  assert 'about 2.0 GiB at a time' in text
+  assert 'about 2.0 GiB for 2 at a time on one' in text
   assert plan.makespan([3, 1, 1, 4], 2) == 6
   monkeypatch.setattr(plan.memory, 'machine', lambda: 3 * 2**29)
   with pytest.raises(GridError, match='2.0 GiB .*; --processes 1 would fit'):
-    plan.describe(grid, found, needs(grid), 2)
+    plan.describe(grid, found, needs(grid), 2, 2)
   monkeypatch.setattr(plan.shutil, 'disk_usage', lambda path: Usage)
   with pytest.raises(GridError, match='Make room, or choose another --logdir'):
-    plan.describe(grid, found, needs(grid), 1)
+    plan.describe(grid, found, needs(grid), 1, 1)
 
 
 class Usage:

@@ -112,8 +112,7 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
   places = slots.divide(count, cores, usable)
   demos = demonstrations.look(grid)
   for demo in demos:
-    made = 'those of others' if demo.recording is None else f'of {demo.want}'
-    print(f'{demo.task}: {demo.have} demonstrations, {made}.')
+    print(f'{demo.task}: {demo.have} of {demo.want} demonstrations.')
   if not args.dry_run:
     demonstrations.make(demos, count)
   states = schedule.look(grid)
@@ -122,13 +121,13 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
   needed = {
     x.label: plan.needs(x, states[x.label], measured, size) for x in grid.runs
   }
-  launcher = None
+  launcher, here = None, count
   if args.ray is not None and not args.dry_run:
     from moto_tf.grid.ray_cluster import RayLauncher
 
     launcher = RayLauncher(grid.root, args.ray, cores, grid.gpus)
-    count = launcher.capacity()
-  print('\n' + plan.describe(grid, states, needed, count))
+    count, here = launcher.capacity(), 1
+  print('\n' + plan.describe(grid, states, needed, count, here))
   if args.dry_run:
     return {}
   launcher = launcher or LocalLauncher(grid.root, places)

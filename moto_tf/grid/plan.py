@@ -126,8 +126,14 @@ def describe(
   states: Mapping[str, RunState],
   needed: Mapping[str, Needs],
   count: int,
+  here: int,
 ) -> str:
   """The plan as text.
+
+  Args:
+    grid, states, needed: of the runs, by label.
+    count: runs at a time.
+    here: how many of these are on one machine.
 
   Raises:
     GridError: disk or memory will not do.
@@ -143,7 +149,7 @@ def describe(
       methods.append(f'{method} {len(times)} x {mean}')
   disk = sum(needed[x.label].disk for x in left)
   most = sorted((needed[x.label].memory for x in left), reverse=True)
-  total = sum(most[:count])
+  total = sum(most[:here])
   place = next(p for p in (grid.root, *grid.root.parents) if p.exists())
   free, limit = shutil.disk_usage(place).free, memory.machine()
   wall = makespan([needed[x.label].seconds for x in left], count)
@@ -158,7 +164,8 @@ def describe(
     'time': f'about {duration(wall)}, {count} at a time: '
     f'{", ".join(methods) or "nothing is left"}',
     'disk': f'about {gib(disk)}; {gib(free)} are free',
-    'memory': f'about {gib(total)} at a time; the machine has {gib(limit)}',
+    'memory': f'about {gib(total)} for {here} at a time on one machine; this '
+    f'one has {gib(limit)}',
   }
   if disk > free:
     raise GridError(
@@ -166,11 +173,9 @@ def describe(
       'another --logdir.'
     )
   if total > limit:
-    fits = sum(sum(most[: i + 1]) <= limit for i in range(count))
+    fits = sum(sum(most[: i + 1]) <= limit for i in range(here))
     advice = f'--processes {fits}' if fits else '--configs small'
-    raise GridError(
-      f'{count} runs at a time need {lines["memory"]}; {advice} would fit.'
-    )
+    raise GridError(f'The suite needs {lines["memory"]}; {advice} would fit.')
   return '\n'.join(f'{name:<12}{text}' for name, text in lines.items())
 
 
