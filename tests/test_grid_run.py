@@ -99,22 +99,19 @@ def test_a_killed_suite_goes_on(tmp_path):
   assert {p: p.stat().st_mtime_ns for p in run.logdir.rglob('*')} == before
 
 
-# A run that learns nothing: a step in a tenth of a second, each of them saved.
+# A run that learns nothing: a step in half a second, each of them saved.
 STAND_IN = """
 import sys, time
-from pathlib import Path
 sys.path.insert(0, TESTS)
-import test_grid
+from test_grid import finish
 from moto_tf.commands import settings
-from moto_tf.grid.spec import GridRun
+from moto_tf.grid import spec, state
 from moto_tf.ownership import Owner
-from moto_tf.grid import state
-run = GridRun(settings.parse(sys.argv[1:]), ())
+run = spec.GridRun(settings.parse(sys.argv[1:]), ())
 with Owner(run.logdir):
-  begin = state.read(run).step
-  for step in range(begin, 24):
-    time.sleep(0.1)
-    test_grid.finish(run, step + 1)
+  for step in range(state.read(run).step, 24):
+    time.sleep(0.5)
+    finish(run, step + 1)
     with open(run.logdir / 'steps', 'a') as file:
       file.write(f'{step + 1}\\n')
 """
@@ -125,7 +122,10 @@ def ancestors(pid):
   found = []
   while pid > 1:
     found.append(pid)
-    stat = Path(f'/proc/{pid}/stat').read_text()
+    try:
+      stat = Path(f'/proc/{pid}/stat').read_text()
+    except FileNotFoundError:
+      break
     pid = int(stat.rsplit(')', 1)[1].split()[1])
   return found
 
@@ -136,7 +136,7 @@ def test_runs_of_a_lost_node_go_on_elsewhere(tmp_path, monkeypatch):
 
   from moto_tf.grid.ray_cluster import RayLauncher
 
-  grid = load(tmp_path, 'runs', TEXT + 'seeds: [0, 1, 2, 3]\n')
+  grid = load(tmp_path, 'runs', TEXT + 'seeds: [0, 1, 2]\n')
   script = tmp_path / 'stand_in.py'
   script.write_text(STAND_IN.replace('TESTS', repr(str(ROOT / 'tests'))))
   monkeypatch.setattr(
@@ -144,35 +144,33 @@ def test_runs_of_a_lost_node_go_on_elsewhere(tmp_path, monkeypatch):
     'command',
     lambda run: [sys.executable, str(script), *run.words],
   )
-  cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 0})
-  nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+  cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})
+  node = cluster.add_node(num_cpus=1)
   cluster.wait_for_nodes()
   launcher = RayLauncher(tmp_path / 'runs', cluster.address, 1, 0)
   assert launcher.capacity() == 2
+  (raylet,) = node.all_processes['raylet']
   lost = []
 
   def show(board):
-    owners = [states.holder(board.runs[x]) for x in board.running]
-    steps = [states.read(board.runs[x]).step for x in board.running]
-    if lost or len(steps) < 2 or min(steps) < 5 or not all(owners):
-      return
-    (raylet,) = nodes[1].all_processes['raylet']
-    for owner in owners:
-      line = ancestors(owner['pid'])
-      if raylet.process.pid in line:
+    for label in board.running:
+      owner = states.holder(board.runs[label])
+      line = ancestors(owner['pid']) if owner and not lost else []
+      begun = states.read(board.runs[label]).step > 2
+      if begun and raylet.process.pid in line:
         lost.extend(line[: line.index(raylet.process.pid)])
-    cluster.remove_node(nodes[1], allow_graceful=False)
-    for pid in lost:
-      # What was on the machine is gone with it: the run and Ray's worker.
-      with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        cluster.remove_node(node, allow_graceful=False)
+        for pid in lost:
+          # What was on the machine is gone: the run and Ray's worker.
+          with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
   board = schedule.Scheduler(
     grid, schedule.look(grid), launcher, show, lambda x: time.sleep(0.2)
   ).work(StopRequest())
   cluster.shutdown()
   assert len(lost) >= 2 and not board.failed
-  assert len(board.finished) == 4 and sum(board.losses.values()) == 1
+  assert len(board.finished) == 3 and sum(board.losses.values()) == 1
   for run in grid.runs:
     steps = (run.logdir / 'steps').read_text().split()
     # Each step once: what was lost went on from its checkpoint.
