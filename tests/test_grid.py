@@ -323,8 +323,9 @@ def test_two_suites_share_the_work(tmp_path):
       finish(run)
       owners[0].close()
 
-  board = work(grid, fake := Fake(1, {run.label: [taken]}), show=show)
-  assert not board.failed and board.finished and len(fake.started) == 1
+  fake = Fake(1, {run.label: ['fail', taken]})
+  board = work(grid, fake, show=show)
+  assert not board.failed and board.finished and len(fake.started) == 2
 
 
 def test_a_signal_stops_runs_and_waits_for_them(tmp_path):
@@ -614,7 +615,8 @@ def test_slurm(tmp_path):
   bin_dir = tmp_path / 'bin'
   bin_dir.mkdir()
   fakes = {
-    'python': 'echo "$@" >> $LOG; trap "exit 143" TERM\n'
+    'python': 'echo "$@" >> $LOG\n'
+    'trap "sleep 0.3; echo saved >> $LOG; exit 143" TERM\n'
     'if [ -n "$SLOW" ]; then touch $LOG.up; while :; do sleep 0.05; done; fi\n'
     'exit 3',
     'scontrol': 'echo "scontrol $@" >> $LOG',
@@ -641,4 +643,5 @@ def test_slurm(tmp_path):
     pass
   process.terminate()
   assert process.wait() == 143
-  assert log.read_text().splitlines()[1:] == ['scontrol requeue 9_5']
+  # It is waited for until it has saved.
+  assert log.read_text().splitlines()[1:] == ['saved', 'scontrol requeue 9_5']

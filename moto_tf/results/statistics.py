@@ -2,7 +2,7 @@
 Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
 
 Scores are a list of arrays, one [S] per task with a value per seed. An interval
-of 95 % needs seeds: a bootstrap over three of them covers 71 to 74 %. So below
+of 95 % needs seeds: a bootstrap over three of them covers some 75 %. So below
 FEW seeds the band is their range, and is called that.
 """
 
