@@ -82,6 +82,22 @@ class Owner:
     self.close()
 
 
+def holder(directory: Path) -> dict | None:
+  """Host and number of the process that has a directory, None if none has.
+
+  Only looks: a lock that is tried would be in the way of who wants it.
+  """
+  path = Path(directory) / NAME
+  owner = _read(path)
+  if owner is None or not _may_live(owner, False):
+    return None
+  try:
+    fresh = time.time() - path.stat().st_mtime < PATIENCE
+  except OSError:
+    return None  # It has just left.
+  return owner if fresh else None
+
+
 def _take(path):
   """An open file that is locked and says who we are, and what it says."""
   host, pid = socket.gethostname(), os.getpid()

@@ -26,6 +26,7 @@ SUFFIXES = ('py', 'md', 'yaml', 'json', 'jsonl', 'npz', 'png', 'gif', 'txt')
 # Commands that take settings of configs.yaml, and which.
 SETTINGS = {
   'train': '.+',
+  'suite': '.+',
   'benchmark': '.+',
   'collect': r'env\..+',
   'dataset': r'env\..+',

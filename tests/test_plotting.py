@@ -95,8 +95,8 @@ def test_command_line(tmp_path):
   assert list(panel) == ['moto', 'no_bc', 'dreamerv2']
   assert panel['moto']['seeds'] == [0, 1, 2]
   assert panel['moto']['grid'] == list(range(0, 200001, 10000))
-  assert panel['moto']['interval'] == 'bootstrap'
-  assert panel['dreamerv2']['interval'] == 'range'
+  assert panel['moto']['interval'] == panel['dreamerv2']['interval'] == 'range'
+  assert len(panel['moto']['each']) == 3
   command += ['--tasks', 'kitchen']
   done = subprocess.run(command, env=env, capture_output=True, text=True)
   assert done.returncode == 1
@@ -129,8 +129,7 @@ def test_figure(tmp_path):
     'MOTO without cloning (3 seeds)',
     'DreamerV2 (2 seeds)',
     'after offline training',
-    '95% bootstrap interval',
-    'minimum to maximum (2 seeds)',
+    'range of 2-3 seeds',
   ]
 
 
@@ -157,7 +156,8 @@ def test_table(tmp_path):
   write_run(tmp_path / 'door' / 'mine' / '0', rows)
   path = plotting.plot([tmp_path], tmp_path)[-1]
   intro, first, one, second, two = path.read_text().split('\n\n')
-  assert '95% bootstrap interval' in intro and 'environment steps' in intro
+  assert 'the range of all seeds below five' in intro
+  assert 'environment steps' in intro
   assert first == '## Success rate (evaluation)'
   assert second == '## Return (evaluation)'
   head, rule, *lines = one.splitlines()
@@ -217,16 +217,11 @@ def test_aggregate(tmp_path):
   for area, line in zip(found['area']['values'], table):
     fine = np.interp(np.linspace(0, 290, 29001), grid, line)
     assert abs(area - fine.mean()) < 1e-3
-  # All resamples of three seeds, every one equally likely.
-  resamples = [
-    table[[i, j, k]].mean(0)
-    for i in range(3)
-    for j in range(3)
-    for k in range(3)
-  ]
-  low, high = np.percentile(resamples, (2.5, 97.5), 0, method='inverted_cdf')
-  np.testing.assert_allclose(found['low'], low)
-  np.testing.assert_allclose(found['high'], high)
+  # Below five seeds the band is their range, and each of them is drawn.
+  assert found['interval'] == 'range'
+  np.testing.assert_allclose(found['low'], table.min(0))
+  np.testing.assert_allclose(found['high'], table.max(0))
+  np.testing.assert_allclose(found['each'], table)
 
 
 def test_interval_kinds():
@@ -237,10 +232,64 @@ def test_interval_kinds():
   assert curves.interval(values[:1]) == (None, None, None)
   values = np.random.default_rng(0).normal(size=(40, 1))
   low, high, kind = curves.interval(values)
-  error = 1.96 * values.std(ddof=1) / 40**0.5
-  assert kind == 'bootstrap'
-  np.testing.assert_allclose(high - low, 2 * error, rtol=0.1)
-  np.testing.assert_allclose((high + low) / 2, values.mean(), atol=0.05)
+  error = 2.0227 * values.std(ddof=1) / 40**0.5
+  assert kind == 't'
+  np.testing.assert_allclose(high - low, 2 * error, rtol=1e-4)
+  np.testing.assert_allclose((high + low) / 2, values.mean())
+
+
+def test_five_seeds_have_an_interval(tmp_path):
+  """Of a share it ends at 1; only the range draws every seed."""
+  for seed in range(5):
+    rows = [row(1010, eval_success=1 - 0.1 * (seed == 0), eval_return=9 + seed)]
+    write_run(tmp_path / 'door' / 'moto' / str(seed), rows)
+  runs = curves.find_runs([tmp_path])
+  found = curves.aggregate(runs, 'eval/success')
+  assert found['interval'] == 't' and found['each'] is None
+  assert found['high'] == [1.0] and 0.9 < found['low'][0] < 0.98
+  assert found['final']['high'] == 1.0
+  assert curves.aggregate(runs, 'eval/return')['high'][0] > 12
+  path = plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'])[1]
+  panels = curves.aggregate_all(runs, ['eval/success'])['eval/success']
+  labels = plotting.figure(panels, 'eval/success').legends[0].get_texts()
+  assert path.exists() and labels[-1].get_text() == '95% t interval'
+
+
+def test_methods_differ_without_colour(tmp_path):
+  write_runs(tmp_path, ['hammer'])
+  panels = curves.aggregate_all(curves.find_runs([tmp_path]), ['eval/success'])[
+    'eval/success'
+  ]
+  ax = plotting.figure(panels, 'eval/success').axes[0]
+  lines = [line for line in ax.lines if line.get_linewidth() == 1.8]
+  seen = {(line.get_linestyle(), line.get_marker()) for line in lines}
+  assert len(seen) == len(lines) == 3
+  names = [f'mine_{i}' for i in range(20)]
+  looks = [tuple(plotting.look(x, names).values()) for x in names]
+  assert len(set(looks)) == 20
+  # Seeds are few, so each has its line.
+  assert sum(line.get_linewidth() == 0.6 for line in ax.lines) == 8
+
+
+def test_empty_cells_are_said_to_be_empty(tmp_path):
+  write_runs(tmp_path / 'runs', ['hammer'], seeds=1)
+  tasks = [f'metaworld_{x}' for x in ('assembly', 'door-open', 'hammer')]
+  layout = plotting.Layout(tasks, ['moto', 'no_unc', 'dreamerv2'])
+  paths = plotting.plot(
+    [tmp_path / 'runs'], tmp_path, ['eval/success'], layout=layout
+  )
+  found = json.loads(paths[0].read_text())['results']['eval/success']
+  figure = plotting.figure(found, 'eval/success', layout=layout)
+  titles = [ax.get_title() for ax in figure.axes]
+  assert titles == ['assembly', 'door-open', 'hammer']
+  texts = [[x.get_text() for x in ax.texts] for ax in figure.axes]
+  assert texts[:2] == [['not run'], ['not run']]
+  assert 'not run: no_unc' in texts[2]
+  text = paths[-1].read_text()
+  assert text.count('| 0 | not run |') == 7 and 'no_bc' not in text
+  with pytest.raises(curves.PlotError, match='None of the runs is of kitchen'):
+    layout = plotting.Layout(['kitchen_mixed'], ['moto'])
+    plotting.plot([tmp_path / 'runs'], tmp_path, layout=layout)
 
 
 def test_single_seed(tmp_path):

@@ -23,6 +23,7 @@ COMMANDS = {
   'collect': 'record demonstrations with scripted experts',
   'dataset': 'look at episodes, import those of others, export them',
   'train': 'offline pre-training, then online fine-tuning',
+  'suite': 'a grid of tasks, methods and seeds, to its figures',
   'evaluate': 'roll a trained policy out: success, return, video',
   'diagnose': 'check critics, rewards and penalty of a trained agent',
   'rank': 'order checkpoints without rollouts',

@@ -9,6 +9,7 @@ over seeds.
 
 import moto_tf
 from moto_tf.commands import add_plugins, make_parser, printing, whole_path
+from moto_tf.grid import spec
 from moto_tf.results import plotting
 from moto_tf.signals import interruptible
 
@@ -28,10 +29,24 @@ def main(argv: list[str] | None = None) -> None:
   add('--methods', default='', help='regular expression over the methods')
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
+  add(
+    '--suite',
+    help='name or file of a suite: draw its tasks and methods, and say which '
+    'were not run',
+  )
+  add(
+    '--statistics',
+    action='store_true',
+    help='compare methods over tasks: interquartile mean, performance '
+    'profiles, probability of improvement',
+  )
   add_plugins(parser)
   args = vars(parser.parse_args(argv))
   with interruptible(), moto_tf.explain_errors():
     moto_tf.load_plugins(args.pop('plugins'))
+    suite = args.pop('suite')
+    if suite:
+      args['layout'] = plotting.Layout(*spec.layout(spec.find(suite)))
     for path in plotting.plot(args.pop('indir'), **args):
       print(f'Wrote {path}.')
 

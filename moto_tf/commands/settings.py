@@ -42,7 +42,7 @@ def parse(
       print(usage(configs, prog, {**FLAGS, **(flags or {})}))
       sys.exit(0)
     rest = [word for word in argv if word not in {PRINT, *(flags or ())}]
-    config = configs.make(*_parts(rest, configs.defaults))
+    config = configs.make(*parts(rest, configs.defaults))
     if plugins:
       # With whole paths, for whoever continues or evaluates the run.
       config = config.update(plugins=plugins)
@@ -107,8 +107,12 @@ def usage(configs: Configs, prog: str, flags: Mapping[str, str]) -> str:
   return '\n'.join(lines)
 
 
-def _parts(argv: list[str], defaults: Config) -> list[str | dict[str, str]]:
-  """Splits a command line into presets and, after them, overrides."""
+def parts(argv: Sequence[str], defaults: Config) -> list[str | dict[str, str]]:
+  """Splits a command line into presets and, after them, overrides.
+
+  Raises:
+    ConfigError: a word is neither.
+  """
   names, overrides, rest = [], [], list(argv)
   while rest:
     flag = rest.pop(0)

@@ -18,14 +18,15 @@ from moto_tf.agents import METHODS
 from moto_tf.bounded import read_json
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import recorded_name
+from moto_tf.results import statistics
 from moto_tf.rules import ConfigError
 from moto_tf.training import rows as row_files
 
 INTERVALS = {
   'bootstrap': '95% bootstrap interval',
-  'range': 'minimum to maximum (2 seeds)',
+  't': '95% t interval',
+  'range': 'range of {} seeds',
 }
-
 
 POINTS = 200
 
@@ -186,29 +187,29 @@ def curve(
 
 
 def interval(
-  values: np.ndarray, samples: int = 2000
+  values: np.ndarray,
 ) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
-  """Interval around the mean over seeds.
+  """Band around the mean over seeds.
 
   Args:
     values: Array [S, ...], one row per seed.
-    samples: Bootstrap resamples of the seeds, drawn from a fixed seed.
 
   Returns:
-    Low [...], high [...] and the kind: the 95% percentile bootstrap of the
-    mean ('bootstrap') for three seeds or more, lowest and highest ('range')
-    for two. None, None and None for one seed.
+    Low [...], high [...] and the kind: lowest and highest ('range') below five
+    seeds, else the 95% interval of Student's t ('t'). None for one seed.
   """
-  count = len(values)
-  if count < 2:
+  if len(values) < 2:
     return None, None, None
-  if count == 2:
+  if len(values) < statistics.FEW:
     return values.min(0), values.max(0), 'range'
-  draws = np.random.default_rng(0).integers(0, count, (samples, count))
-  weights = np.stack([np.bincount(draw, minlength=count) for draw in draws])
-  means = np.tensordot(weights / count, values, 1)
-  low, high = np.percentile(means, (2.5, 97.5), 0)
-  return low, high, 'bootstrap'
+  return *statistics.t_interval(values), 't'
+
+
+def interval_label(kind: str, counts: Iterable[int]) -> str:
+  """What a band of so many seeds is called in figures and tables."""
+  counts = sorted({n for n in counts if kind != 'range' or n > 1})
+  several = '-'.join(str(x) for x in sorted({counts[0], counts[-1]}))
+  return INTERVALS[kind].format(several)
 
 
 def aggregate(
@@ -222,10 +223,10 @@ def aggregate(
   mean, low and high.
 
   Returns:
-    grid, mean, low, high [N], interval (kind), seeds, runs, online_start (x
-    there), and the summaries offline, final, best, area (mean height of the
-    curve) and minutes (wall-clock of the runs), with mean, low, high and the
-    values of the seeds. None without values.
+    grid, mean, low, high [N], interval (kind), each [S, N] where that is the
+    range, seeds, runs, online_start (x there), and the summaries offline,
+    final, best, area (mean height of the curve) and minutes (wall-clock of the
+    runs), with mean, low, high and values of the seeds. None without values.
   """
   name = f'{metric} of {runs[0].method} on {runs[0].task}'
   curves = [(run, *curve(run, metric, xaxis)) for run in runs]
@@ -250,7 +251,8 @@ def aggregate(
   drawn = np.stack(
     [np.interp(grid, x, running_mean(y, smooth)) for _, x, y in curves]
   )
-  low, high, kind = interval(drawn)
+  share = metric.endswith('/success')
+  low, high, kind = _bounded(drawn, share)
   before = [
     [row for row in run.rows if row.get('phase') == 'offline' and xaxis in row]
     for run, _, _ in curves
@@ -268,11 +270,12 @@ def aggregate(
     'low': None if low is None else low.tolist(),
     'high': None if high is None else high.tolist(),
     'interval': kind,
+    'each': drawn.tolist() if kind == 'range' else None,
     'online_start': max(starts) if starts else None,
-    'offline': _summary(offline) if offline else None,
-    'final': _summary(values[:, -1]),
-    'best': _summary(values.max(1)),
-    'area': _summary(_area(every, values)),
+    'offline': _summary(offline, share) if offline else None,
+    'final': _summary(values[:, -1], share),
+    'best': _summary(values.max(1), share),
+    'area': _summary(_area(every, values), share),
     'minutes': _summary(times) if times else None,
   }
 
@@ -370,9 +373,17 @@ def _area(x, values):
   return np.trapezoid(values, x, axis=1) / (x[-1] - x[0])
 
 
-def _summary(values):
+def _bounded(values, share):
+  """The interval; that of a share ends at 0 and 1."""
+  low, high, kind = interval(values)
+  if share and kind:
+    low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+  return low, high, kind
+
+
+def _summary(values, share=False):
   values = np.asarray(values, float)
-  low, high, _ = interval(values)
+  low, high, _ = _bounded(values, share)
   return {
     'mean': float(values.mean()),
     'low': None if low is None else float(low),

@@ -161,6 +161,22 @@ class Checkpoints:
       )
     return None
 
+  def meta(self) -> dict | None:
+    """Meta of the newest checkpoint whose meta is intact, None without one.
+
+    Its arrays are not read, so they may be damaged.
+    """
+    for path in self.paths():
+      try:
+        with open_npz(path) as file:
+          meta = _parse_meta(file.read(META))
+        if self._check:
+          self._check({}, meta, _step(path))
+        return meta
+      except Exception:  # As in `_read`; `load` names what is damaged.
+        continue
+    return None
+
   def paths(self) -> list[Path]:
     """Checkpoint files, the newest step first."""
     paths = self._directory.glob('ckpt-*.npz')
@@ -271,7 +287,7 @@ def _read(path):
       for name in file.names:
         file.header(name)
       entries = {name: file.read(name) for name in file.names}
-    meta = parse_json(entries.pop(META).tobytes().decode(), constants=True)
+    meta = _parse_meta(entries.pop(META))
     if broken := _not_finite(entries):
       raise ValueError(f'not finite: {broken}')
   except PermissionError as error:
@@ -284,6 +300,10 @@ def _read(path):
       f'Checkpoint {path} is damaged ({cut(str(error), 300)}).'
     ) from error
   return entries, meta
+
+
+def _parse_meta(array):
+  return parse_json(array.tobytes().decode(), constants=True)
 
 
 def _not_finite(arrays):

@@ -1,0 +1,174 @@
+"""Runs a suite: a grid of tasks, methods and seeds, to its figures.
+
+  python -m moto_tf suite laptop
+  python -m moto_tf suite figure2 --configs small --methods 'moto|dreamerv2'
+  python -m moto_tf suite mine.yaml --dry-run
+
+Demonstrations are recorded where they are missing. Then the plan is shown, with
+time, disk and memory as measured on this machine, and the runs are started,
+each on its own cores. The same command goes on after Ctrl-C, a kill or a
+reboot; what is done is not repeated. --configs and --KEY VALUE, as for the
+command train, apply to all runs.
+"""
+
+import argparse
+import contextlib
+import re
+import sys
+from collections.abc import Mapping
+
+import moto_tf
+from moto_tf.commands import (
+  add_plugins,
+  make_parser,
+  natural,
+  positive,
+  printing,
+  processes,
+  settings,
+  whole_path,
+)
+from moto_tf.grid import GridError, demonstrations, plan, schedule, slots, spec
+from moto_tf.grid.local import LocalLauncher
+from moto_tf.grid.table import LiveTable
+from moto_tf.presets import load_configs
+from moto_tf.signals import StopRequest, interruptible
+
+ADVICE = 'Runs that were started save and end; the same command goes on.'
+
+
+@printing()
+def main(argv: list[str] | None = None) -> None:
+  """Run the command line; see the top of this file."""
+  found = spec.shipped()
+  text = '\n'.join(f'  {name:<12}{about}' for name, about in found.items())
+  parser = make_parser(__doc__, f'suites:\n{text}')
+  add = parser.add_argument
+  add('suite', help='name of a suite, or a YAML file')
+  add('--logdir', type=whole_path, help='directory of all runs (~/logdir/NAME)')
+  add('--configs', nargs='+', metavar='NAME', default=[], help='presets')
+  add('--tasks', default='', help='regular expression over the tasks')
+  add('--methods', default='', help='regular expression over the methods')
+  add('--seeds', nargs='+', type=natural, help='instead of those of the suite')
+  add('--processes', type=processes, help='runs at a time (all cores)')
+  add('--cores', type=positive, help='of each run (those of the suite)')
+  add('--dry-run', action='store_true', help='show the plan, and stop')
+  add('--slurm', type=whole_path, metavar='DIR', help='write array jobs, stop')
+  add(
+    '--ray',
+    nargs='?',
+    const='',
+    metavar='ADDRESS',
+    help='run on a Ray cluster; without an address, on this machine',
+  )
+  add_plugins(parser)
+  args, rest = parser.parse_known_args(argv)
+  with interruptible(ADVICE), moto_tf.explain_errors():
+    plugins = moto_tf.load_plugins(args.plugins)
+    grid = load(args, rest, plugins)
+    if args.slurm:
+      from moto_tf.grid import slurm
+
+      print(slurm.write(grid, args.slurm, args.cores or grid.cores))
+      return
+    failed = run(grid, args)
+  if failed:
+    sys.exit(1)
+
+
+def load(args: argparse.Namespace, rest: list[str], plugins: str) -> spec.Grid:
+  """The grid of the command line."""
+  more = [*args.configs, *settings.parts(rest, load_configs().defaults)]
+  for part in more:
+    if isinstance(part, Mapping):
+      _check_own(part)
+  return spec.load(
+    spec.find(args.suite),
+    args.logdir,
+    more,
+    args.tasks,
+    args.methods,
+    args.seeds,
+    plugins,
+  )
+
+
+def _check_own(part):
+  """Keys that tell the runs of a grid apart are the grid's."""
+  for key in part:
+    for name in ('task', 'method', 'seed', 'variant'):
+      if re.fullmatch(key, name):
+        raise GridError(
+          f'--{key} is of a single run; those of a suite are chosen by '
+          '--tasks, --methods and --seeds.'
+        )
+
+
+def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
+  """Demonstrations, plan, runs and figures; returns what failed, by label."""
+  cores = args.cores or grid.cores
+  usable = slots.available()
+  count = args.processes or max(1, len(usable) // cores)
+  places = slots.divide(count, cores, usable)
+  demos = demonstrations.look(grid)
+  for demo in demos:
+    print(f'{demo.task}: {demo.have} of {demo.want} demonstrations.')
+  if not args.dry_run:
+    demonstrations.make(demos, count)
+  states = schedule.look(grid)
+  measured = plan.measure(grid, states, places)
+  size = len(places[0])
+  needed = {
+    x.label: plan.needs(x, states[x.label], measured, size) for x in grid.runs
+  }
+  launcher, here = None, count
+  if args.ray is not None and not args.dry_run:
+    from moto_tf.grid.ray_cluster import RayLauncher
+
+    launcher = RayLauncher(grid.root, args.ray, cores, grid.gpus)
+    count, here = launcher.capacity(), 1
+  print('\n' + plan.describe(grid, states, needed, count, here))
+  if args.dry_run:
+    return {}
+  launcher = launcher or LocalLauncher(grid.root, places)
+  table = LiveTable(needed, count)
+  scheduler = schedule.Scheduler(grid, states, launcher, table.show)
+  stop = StopRequest()
+  stop.listen()
+  try:
+    board = scheduler.work(stop)
+  finally:
+    stop.close()
+  table.show(board, last=True)
+  if stop.number is not None:
+    print('Saved. The same command goes on.', flush=True)
+    sys.exit(128 + stop.number)
+  draw(grid)
+  for label, problem in board.failed.items():
+    print(f'Failed twice, skipped: {label}: {problem}', file=sys.stderr)
+  return board.failed
+
+
+def draw(grid: spec.Grid) -> None:
+  """Writes figures and table of what was run, and prints the table."""
+  from moto_tf.results import curves, plotting
+
+  layout = plotting.Layout(grid.tasks, grid.methods)
+  places = [grid.root], grid.root / 'figures', grid.metrics
+  options = {'xaxis': grid.xaxis, 'layout': layout}
+  try:
+    paths = plotting.plot(*places, **options)
+    if len(grid.methods) > 1:
+      with contextlib.suppress(curves.PlotError):
+        # Where some task has runs of all methods.
+        paths = plotting.plot(*places, **options, statistics=True)
+  except curves.PlotError as error:
+    print(f'No figures: {error}', file=sys.stderr)
+    return
+  print(paths[-1].read_text())
+  for path in paths:
+    print(f'Wrote {path}.')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,172 @@
+"""Methods over all tasks: interquartile mean, profiles, improvement."""
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from moto_tf.agents import METHODS
+from moto_tf.results import statistics
+from moto_tf.results.curves import PlotError, interval_label, rank
+from moto_tf.results.plotting import STYLE, look, new_figure
+
+THRESHOLDS = np.linspace(0, 1, 101)
+
+
+def compare(panels: Mapping) -> dict:
+  """Statistics of final success over the tasks that all methods have.
+
+  Args:
+    panels: summaries of `curves.aggregate` as panels[task][method].
+
+  Returns:
+    As JSON: `tasks`; by method `methods` with seeds (of each task), iqm,
+    profile over `thresholds`, each with low, high and kind of its band, and
+    `each`, the interquartile mean of each seed where these are few; by pair of
+    methods `improvement`, with the tasks that these two have.
+
+  Raises:
+    PlotError: no task has runs of all methods.
+  """
+  methods = sorted({m for panel in panels.values() for m in panel}, key=rank)
+  tasks, scores = statistics.shared_scores(panels, methods)
+  if not tasks:
+    raise PlotError(
+      f'No task has runs of all of {", ".join(methods)}, so there is nothing '
+      'to compare over. Choose methods with --methods.'
+    )
+  found = {'tasks': tasks, 'thresholds': THRESHOLDS.tolist(), 'methods': {}}
+  for method in methods:
+    values = scores[method]
+    every = np.concatenate(values)
+    above = lambda x: statistics.profile(x, THRESHOLDS)
+    found['methods'][method] = {
+      'seeds': [len(x) for x in values],
+      'iqm': _banded(values, every, statistics.interquartile_mean),
+      'profile': _banded(values, every, above),
+      'each': _each(values),
+    }
+  found['improvement'] = [
+    _pair(panels, first, second)
+    for i, first in enumerate(methods)
+    for second in methods[i + 1 :]
+    if any({first, second} <= panel.keys() for panel in panels.values())
+  ]
+  return found
+
+
+def _banded(values, every, statistic):
+  low, high, kind = statistics.band(values, statistic)
+  plain = lambda x: None if x is None else np.asarray(x).tolist()
+  value = plain(statistic(every))
+  return {'value': value, 'low': plain(low), 'high': plain(high), 'kind': kind}
+
+
+def _each(values):
+  count = min(map(len, values))
+  if count >= statistics.FEW:
+    return None
+  each = np.stack([x[:count] for x in values], -1)
+  return statistics.interquartile_mean(each).tolist()
+
+
+def _pair(panels, first, second):
+  tasks, scores = statistics.shared_scores(panels, [first, second])
+  low, high = statistics.improvement_interval(scores[first], scores[second])
+  value = statistics.improvement(scores[first], scores[second])
+  return {
+    'first': first,
+    'second': second,
+    'tasks': tasks,
+    'value': value,
+    'low': low,
+    'high': high,
+  }
+
+
+def figure(found: dict) -> Figure:
+  """Draws what `compare` returns: three panels, readable without colour."""
+  methods, pairs = found['methods'], found['improvement']
+  rows = max(len(methods), len(pairs), 6)
+  kinds = {x['iqm']['kind']: x['seeds'] for x in methods.values()}
+  seeds = [n for x in methods.values() for n in x['seeds']]
+  with matplotlib.rc_context(STYLE):
+    fig = new_figure(13, min(1.6 + 0.32 * rows, 12))
+    left, middle, right = fig.subplots(1, 3)
+    for i, (name, entry) in enumerate(methods.items()):
+      style, iqm = look(name, methods), entry['iqm']
+      if iqm['low'] is not None:
+        left.plot([iqm['low'], iqm['high']], [i, i], color=style['color'], lw=5)
+      for value in entry['each'] or ():
+        left.plot(value, i, '|', color='black', ms=12)
+      marker = {'color': style['color'], 'marker': style['marker']}
+      left.plot(iqm['value'], i, mec='black', ms=8, **marker)
+      step = {'markevery': (3 * i, 20), 'ms': 5, 'lw': 1.6, **style}
+      curve = entry['profile']
+      middle.plot(
+        found['thresholds'], curve['value'], label=label(name), **step
+      )
+      if curve['low'] is not None:
+        ends = curve['low'], curve['high']
+        fill = {'color': style['color'], 'alpha': 0.12, 'lw': 0}
+        middle.fill_between(found['thresholds'], *ends, **fill)
+    left.set_yticks(range(len(methods)), [label(x) for x in methods])
+    left.invert_yaxis()
+    left.set(xlim=(-0.03, 1.03), xlabel='interquartile mean of final success')
+    middle.set(xlabel='success', ylabel='share of runs above')
+    middle.legend(frameon=False, fontsize=8)
+    names = [f'{label(x["first"])} > {label(x["second"])}' for x in pairs]
+    for i, pair in enumerate(pairs):
+      if pair['low'] is not None:
+        right.plot([pair['low'], pair['high']], [i, i], color='#777777', lw=5)
+      right.plot(pair['value'], i, 'o', color='black')
+    right.axvline(0.5, color='#777777', lw=1, ls=(0, (4, 2)))
+    right.set_yticks(range(len(pairs)), names, fontsize=8)
+    right.invert_yaxis()
+    right.set(xlim=(-0.03, 1.03), xlabel='probability of improvement')
+    bands = ', '.join(interval_label(k, seeds) for k in kinds if k)
+    tasks = f'{len(found["tasks"])} task{"s" * (len(found["tasks"]) != 1)}'
+    title = f'{tasks} that all methods have; bands: {bands or "none, one seed"}'
+    fig.suptitle(title, fontsize=10)
+  return fig
+
+
+def label(method: str) -> str:
+  """A method's name in figures."""
+  return METHODS[method].label if method in METHODS else method
+
+
+def table(found: dict) -> str:
+  """Markdown of what `compare` returns."""
+  lines = [
+    f'Over {", ".join(found["tasks"])}, which all methods have: the '
+    'interquartile mean (IQM) of final success over tasks and seeds.',
+    '',
+    '| method | seeds | IQM | band | of |',
+    '| --- | ---: | ---: | ---: | --- |',
+  ]
+  for name, entry in found['methods'].items():
+    iqm, seeds = entry['iqm'], entry['seeds']
+    ends = '-'
+    if iqm['low'] is not None:
+      ends = f'[{iqm["low"]:.2f}, {iqm["high"]:.2f}]'
+    kind = interval_label(iqm['kind'], seeds) if iqm['kind'] else 'one seed'
+    count = '-'.join(str(x) for x in sorted({min(seeds), max(seeds)}))
+    lines.append(f'| {name} | {count} | {iqm["value"]:.2f} | {ends} | {kind} |')
+  if found['improvement']:
+    lines += [
+      '',
+      'Probability that a run of the first is better than one of the second, '
+      'the mean over the tasks that both have.',
+      '',
+      '| first | second | tasks | probability | 95% bootstrap interval |',
+      '| --- | --- | ---: | ---: | ---: |',
+    ]
+  for x in found['improvement']:
+    ends = '-'
+    if x['low'] is not None:
+      ends = f'[{x["low"]:.2f}, {x["high"]:.2f}]'
+    cells = x['first'], x['second'], str(len(x['tasks'])), f'{x["value"]:.2f}'
+    lines.append(f'| {" | ".join(cells)} | {ends} |')
+  return '\n'.join(lines) + '\n'

@@ -1,0 +1,159 @@
+"""Statistics over seeds and tasks, as in Agarwal et al., "Deep Reinforcement
+Learning at the Edge of the Statistical Precipice", NeurIPS 2021.
+
+Scores are a list of arrays, one [S] per task with a value per seed. An interval
+of 95 % needs seeds: a bootstrap over three of them covers some 75 %. So below
+FEW seeds the band is their range, and is called that.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+FEW = 5
+LEVEL = 0.95
+SAMPLES = 2000
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+  """Mean of the middle half of values [..., N], a quarter cut at each end."""
+  ordered = np.sort(np.asarray(values, float), -1)
+  count = ordered.shape[-1]
+  cut = count // 4
+  return ordered[..., cut : count - cut].mean(-1)
+
+
+def profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+  """Performance profile [..., K]: share of values [..., N] above thresholds."""
+  above = np.asarray(values)[..., None, :] > np.asarray(thresholds)[:, None]
+  return above.mean(-1)
+
+
+def improvement(
+  first: Sequence[np.ndarray], second: Sequence[np.ndarray]
+) -> float:
+  """Probability that a run of the first is better, the mean over tasks.
+
+  Of equal scores half counts, as in the statistic of Mann and Whitney.
+  """
+  shares = []
+  for x, y in zip(first, second, strict=True):
+    difference = np.subtract.outer(x, y)
+    shares.append(np.mean((difference > 0) + 0.5 * (difference == 0)))
+  return float(np.mean(shares))
+
+
+def resample(
+  scores: Sequence[np.ndarray],
+  samples: int = SAMPLES,
+  rng: np.random.Generator | None = None,
+) -> list[np.ndarray]:
+  """Stratified bootstrap: for each task [samples, S], its own seeds drawn."""
+  rng = rng or np.random.default_rng(0)
+  return [
+    np.asarray(x)[rng.integers(0, len(x), (samples, len(x)))] for x in scores
+  ]
+
+
+def band(
+  scores: Sequence[np.ndarray], statistic: Statistic, samples: int = SAMPLES
+) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
+  """Band around a statistic over all tasks and seeds.
+
+  Args:
+    scores: one array [S] per task; where S differs, the range is of the seeds
+      that all tasks have.
+    statistic: from values [..., N] of all runs to [..., K] or [...].
+    samples: of the bootstrap.
+
+  Returns:
+    Low, high and kind: 'range' of the statistic over the tasks of each seed
+    below FEW seeds, else the percentiles of the stratified 'bootstrap'. None
+    for one seed.
+  """
+  count = min(map(len, scores))
+  if count < 2:
+    return None, None, None
+  if count < FEW:
+    each = statistic(np.stack([x[:count] for x in scores], -1))
+    return each.min(0), each.max(0), 'range'
+  drawn = statistic(np.concatenate(resample(scores, samples), -1))
+  return *percentiles(drawn), 'bootstrap'
+
+
+def improvement_interval(
+  first: Sequence[np.ndarray],
+  second: Sequence[np.ndarray],
+  samples: int = SAMPLES,
+) -> tuple[float | None, float | None]:
+  """95 % of the bootstrap of `improvement`; None below FEW seeds."""
+  if min(map(len, [*first, *second])) < FEW:
+    return None, None
+  rng = np.random.default_rng(0)
+  x, y = resample(first, samples, rng), resample(second, samples, rng)
+  values = [
+    improvement([a[i] for a in x], [b[i] for b in y]) for i in range(samples)
+  ]
+  low, high = percentiles(np.array(values))
+  return float(low), float(high)
+
+
+def percentiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Ends of the central 95 % of draws [B, ...]."""
+  tail = 50 * (1 - LEVEL)
+  return tuple(np.percentile(drawn, (tail, 100 - tail), 0))
+
+
+def t_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """95 % interval of Student's t around the mean of values [S, ...], S > 1."""
+  values = np.asarray(values, float)
+  count = len(values)
+  error = values.std(0, ddof=1) / math.sqrt(count)
+  width = t_quantile((1 + LEVEL) / 2, count - 1) * error
+  return values.mean(0) - width, values.mean(0) + width
+
+
+def t_quantile(share: float, freedom: int) -> float:
+  """The t, at least 0, below which a share >= 0.5 of Student's t lies.
+
+  By bisection. With t = sqrt(freedom) tan(a) the density becomes a power of
+  cos(a), which is summed by Simpson's rule.
+  """
+  scale = math.exp(
+    math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)
+  ) / math.sqrt(math.pi)
+  weights = np.ones(401)
+  weights[1:-1:2], weights[2:-1:2] = 4, 2
+  low, high = 0.0, math.pi / 2
+  for _ in range(60):
+    middle = (low + high) / 2
+    heights = np.cos(np.linspace(0, middle, 401)) ** (freedom - 1)
+    below = 0.5 + scale * middle / 1200 * float(weights @ heights)
+    low, high = (middle, high) if below < share else (low, middle)
+  return math.sqrt(freedom) * math.tan(low)
+
+
+def shared_scores(
+  panels: Mapping, methods: Sequence[str]
+) -> tuple[list[str], dict[str, list[np.ndarray]]]:
+  """Tasks that all methods have, and final scores by method and task.
+
+  Args:
+    panels: summaries of `curves.aggregate` as panels[task][method].
+    methods: to compare.
+
+  Returns:
+    Names of tasks, and by method one array per task, by number of the seed.
+  """
+  tasks = [x for x, panel in panels.items() if {*methods} <= panel.keys()]
+  scores = {}
+  for method in methods:
+    scores[method] = []
+    for task in tasks:
+      found = panels[task][method]
+      order = np.argsort(found['seeds'])
+      scores[method].append(np.array(found['final']['values'])[order])
+  return tasks, scores
