@@ -395,8 +395,9 @@ def test_noise_while_collecting_only(scale):
   noise = uniform([50, 2], SEED)
   mean = act(agent, feat)
   found = agent.act(feat, noise, 'train')
-  noisy = mean + scale * 0.2 * scipy.special.ndtri(noise)
-  np.testing.assert_allclose(found, np.clip(noisy, -1, 1), 1e-3, 1e-4)
+  noisy = mean + 0.2 * scipy.special.ndtri(noise)
+  expected = mean + scale * (np.clip(noisy, -1, 1) - mean)
+  np.testing.assert_allclose(found, expected, 1e-3, 1e-4)
   assert np.abs(noisy).max() > 1
   np.testing.assert_allclose(agent.act(feat, noise, 'eval'), mean, 1e-3, 1e-4)
   obs, lanes = observation(2), (np.arange(2), np.zeros(2, int))

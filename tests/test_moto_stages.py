@@ -117,21 +117,22 @@ def test_the_weight_of_values_grows(critic, model):
   np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_collecting_with_a_smaller_deviation():
+def test_collecting_with_less_noise_keeps_the_mean():
+  """Also near the bounds, where the mode of the policy is not its mean."""
   agent = make_agent(tiny_config(collect_std=0.25))
   randomize(agent)
-  feat = tf.random.normal([4, agent.model.feat], seed=0)
-  noise = tf.random.uniform([4, 2], 0.01, 0.99, seed=0)
+  feat = 3 * tf.random.normal([4, agent.model.feat], seed=0)
   dist = agent.behavior.actor(feat)
-  narrow = type(dist)(dist.mode(), 0.25 * agent_std(agent, feat))
-  found = agent.act(feat, noise, 'train')
-  np.testing.assert_allclose(found, narrow.sample(noise=noise), atol=1e-5)
-  np.testing.assert_allclose(agent.act(feat, noise, 'eval'), dist.mean())
-
-
-def agent_std(agent, feat):
-  _, std = tf.split(agent.behavior.actor.outputs(feat), 2, -1)
-  return 2 * tf.sigmoid(std / 2) + 0.1
+  mean, mode = dist.mean().numpy(), dist.mode().numpy()
+  assert np.abs(mean - mode).max() > 0.05
+  feats = tf.repeat(feat[:, None], 4000, 1)
+  noise = tf.random.uniform([4, 4000, 2], 1e-4, 1 - 1e-4, seed=0)
+  found = agent.act(feats, noise, 'train').numpy()
+  np.testing.assert_allclose(found.mean(1), mean, atol=0.02)
+  plain = agent.behavior.actor(feats).sample(noise=noise).numpy()
+  np.testing.assert_allclose(found.std(1), 0.25 * plain.std(1), 0.01)
+  assert np.abs(found).max() <= 1
+  np.testing.assert_allclose(agent.act(feat, noise[:, 0], 'eval'), mean)
 
 
 def test_averaged_weights_act():

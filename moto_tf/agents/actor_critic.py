@@ -128,11 +128,11 @@ class Actor(Module):
     """Features [..., F] to what `dist` takes, [..., 2A]."""
     return tf.cast(self.mlp(feat), tf.float32)
 
-  def dist(self, outputs: tf.Tensor, scale: float = 1.0) -> dists.TruncNormal:
-    """The policy, with `scale` times its standard deviation."""
+  def dist(self, outputs: tf.Tensor) -> dists.TruncNormal:
+    """The policy, of what `outputs` returns."""
     mean, std = tf.split(outputs, 2, -1)
     std = 2 * tf.sigmoid(std / 2) + self._min_std
-    return dists.TruncNormal(tf.tanh(mean), scale * std, self._sample_grad)
+    return dists.TruncNormal(tf.tanh(mean), std, self._sample_grad)
 
 
 class Critics(Module):

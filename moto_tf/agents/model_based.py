@@ -96,6 +96,10 @@ class ModelBasedAgent(Agent):
   ) -> tf.Tensor:
     """Actions [..., A] that `policy` takes in states it has come to know.
 
+    Where episodes are collected with `collect_std` times the noise, samples
+    are drawn towards the mean. A narrower truncated normal would have another
+    mean: near a bound that of the policy lies far from its mode.
+
     Args:
       feat: [..., F] of the states.
       uniform: noise [..., A] within (0, 1), where actions are sampled.
@@ -103,12 +107,15 @@ class ModelBasedAgent(Agent):
       actor: one that takes the place of the trained one, such as an average.
     """
     actor = actor or self.behavior.actor
-    scale = self._config.collect_std if mode == 'train' else 1.0
-    dist = actor.dist(actor.outputs(feat), scale)
+    dist = actor.dist(actor.outputs(feat))
     how = 'sample' if mode == 'train' else self._config.eval_action
-    if how == 'sample':
-      return dist.sample(noise=uniform)
-    return getattr(dist, how)()
+    if how != 'sample':
+      return getattr(dist, how)()
+    action, share = dist.sample(noise=uniform), self._config.collect_std
+    if mode == 'train' and share != 1:
+      mean = dist.mean()
+      action = tf.clip_by_value(mean + share * (action - mean), -1.0, 1.0)
+    return action
 
   def fit(self, records: Callable[[str], np.ndarray]) -> None:
     """Mean and spread of vector observations; see Agent.fit."""

@@ -34,10 +34,10 @@ class NoisyActor(Module):
     """Features [..., F] to what `dist` takes, [..., A]."""
     return tf.cast(self.mlp(feat), tf.float32)
 
-  def dist(self, outputs: tf.Tensor, scale: float = 1.0) -> 'ClippedNormal':
-    """The policy, with `scale` times its noise."""
+  def dist(self, outputs: tf.Tensor) -> 'ClippedNormal':
+    """The policy, of what `outputs` returns."""
     mean = tf.tanh(outputs)
-    return ClippedNormal(mean, scale * self._noise * tf.ones_like(mean))
+    return ClippedNormal(mean, self._noise * tf.ones_like(mean))
 
 
 class ClippedNormal(dists.DiagNormal):
