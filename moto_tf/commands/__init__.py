@@ -25,6 +25,7 @@ COMMANDS = {
   'train': 'offline pre-training, then online fine-tuning',
   'evaluate': 'roll a trained policy out: success, return, video',
   'diagnose': 'check critics, rewards and penalty of a trained agent',
+  'export_policy': 'a trained policy for devices without TensorFlow',
   'export': 'one small file per run, to be committed',
   'plot': 'learning curves of many runs, and a table',
   'benchmark': 'how fast this machine is',

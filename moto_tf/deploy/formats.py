@@ -1,11 +1,10 @@
-"""A policy as files: SavedModel, and LiteRT in float32 and with int8 weights."""
+"""A policy as files: SavedModel, LiteRT in float32 and with int8 weights."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from moto_tf import startup
@@ -87,7 +86,8 @@ def describe(agent: Any, acting: ActingStep) -> dict:
 
 def load_saved_model(directory: Path) -> Callable[[dict], dict]:
   """The function of a SavedModel, from inputs to outputs by name."""
-  loaded = tf.saved_model.load(str(directory))
+  with startup.quiet():
+    loaded = tf.saved_model.load(str(directory))
   signature = loaded.signatures['serving_default']
 
   def run(inputs):
@@ -149,24 +149,24 @@ def _save(acting, interface, directory):
   module.act = tf.function(act, input_signature=specs, autograph=False)
   concrete = module.act.get_concrete_function()
   module.weights = list(concrete.graph.variables)
-  tf.saved_model.save(
-    module,
-    str(directory),
-    signatures=concrete,
-    options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
-  )
+  options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+  with startup.quiet():
+    tf.saved_model.save(module, str(directory), concrete, options)
 
 
 def _convert(source, quantise):
   """Bytes of a .tflite file, of operations that LiteRT has by itself."""
-  converter = tf.lite.TFLiteConverter.from_saved_model(str(source))
-  converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-  if quantise:
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
   try:
     with startup.quiet():
+      converter = tf.lite.TFLiteConverter.from_saved_model(str(source))
+      builtin = tf.lite.OpsSet.TFLITE_BUILTINS
+      converter.target_spec.supported_ops = [builtin]
+      if quantise:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
       return converter.convert()
-  except Exception as error:  # What the converter raises has no base of its own.
+  except (
+    Exception
+  ) as error:  # What the converter raises has no base of its own.
     missing = re.findall(r'tf\.\w+', str(error))
     raise DeployError(
       'TensorFlow cannot convert the policy to LiteRT, which has no '
