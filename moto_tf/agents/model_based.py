@@ -89,7 +89,7 @@ class ModelBasedAgent(Agent):
     return action.numpy(), state
 
   def acting_step(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> ActingStep:
-    """See Agent.acting_step. The logits are left out of the state."""
+    """See Agent.acting_step."""
     how = self._config.eval_action
     if how == 'sample':
       raise DeployError(
@@ -107,7 +107,6 @@ class ModelBasedAgent(Agent):
     rssm = self.model.rssm
     start = {**rssm.initial(1), 'action': tf.zeros([1, self._size])}
     state = {k: (tuple(v.shape), v.dtype.name) for k, v in start.items()}
-    del state['logit']
     return ActingStep(step, state, {'latent': ('gumbel', (1, *rssm.shape))})
 
   def act(

@@ -111,7 +111,9 @@ def load_litert(path: Path) -> tuple[Callable[[dict], dict], str]:
     Interpreter = tf.lite.Interpreter
     name = f'tensorflow {tf.__version__}'
   with startup.quiet():
-    signature = Interpreter(model_path=str(path)).get_signature_runner()
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    signature = interpreter.get_signature_runner()
   return lambda inputs: signature(**inputs), name
 
 
@@ -156,19 +158,19 @@ def _save(acting, interface, directory):
 
 def _convert(source, quantise):
   """Bytes of a .tflite file, of operations that LiteRT has by itself."""
-  try:
-    with startup.quiet():
-      converter = tf.lite.TFLiteConverter.from_saved_model(str(source))
-      builtin = tf.lite.OpsSet.TFLITE_BUILTINS
-      converter.target_spec.supported_ops = [builtin]
-      if quantise:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+  with startup.quiet():
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(source))
+    builtin = tf.lite.OpsSet.TFLITE_BUILTINS
+    converter.target_spec.supported_ops = [builtin]
+    if quantise:
+      converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    try:
       return converter.convert()
-  except (
-    Exception
-  ) as error:  # What the converter raises has no base of its own.
-    missing = re.findall(r'tf\.\w+', str(error))
-    raise DeployError(
-      'TensorFlow cannot convert the policy to LiteRT, which has no '
-      f'{", ".join(sorted({*missing})) or "such operations"}. {error}'[:1000]
-    ) from error
+    except Exception as error:  # The converter's own has no public name.
+      problem = error
+  lacks = re.search('TF Select ops: (.*)', str(problem))
+  raise DeployError(
+    f'LiteRT has no operation {lacks[1]}, which acting_step of the agent uses.'
+    if lacks
+    else f'TensorFlow cannot convert the policy to LiteRT. {problem}'[:500]
+  ) from problem

@@ -158,7 +158,7 @@ def _litert(path, threads):
   try:
     from ai_edge_litert.interpreter import Interpreter
   except ModuleNotFoundError as error:
-    if error.name != 'ai_edge_litert':
+    if (error.name or '').split('.')[0] != 'ai_edge_litert':
       raise
     raise ModuleNotFoundError(
       'LiteRT is not installed: pip install ai-edge-litert', name=error.name
