@@ -16,7 +16,6 @@ from toy_method import make as make_linear
 
 from moto_tf import files
 from moto_tf.agents.base import Agent, lane_noise
-from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.commands import export_policy as command
 from moto_tf.data.episodes import save_episode
 from moto_tf.deploy import check, formats, lite, runner
