@@ -22,7 +22,7 @@ from moto_tf.deploy import check, formats, lite, runner
 from moto_tf.deploy.export import export_policy
 from moto_tf.deploy.protocol import ActingStep, DeployError
 from moto_tf.nn import dists
-from moto_tf.policy import Policy, load_agent, load_policy, spaces_to_meta
+from moto_tf.policy import Policy, load_agent, spaces_to_meta
 from moto_tf.training import meta
 from moto_tf.training.checkpoint import Checkpoints
 
@@ -75,15 +75,29 @@ def write_checkpoint(logdir, config, arrays, spaces):
 
 
 @pytest.fixture(scope='module')
-def policy(logdir):
-  return load_policy(logdir)
+def loaded(logdir):
+  """What load_agent returns, once for all tests."""
+  return load_agent(logdir)
 
 
 @pytest.fixture(scope='module')
-def exported(logdir):
+def policy(loaded):
+  return Policy(loaded[0])
+
+
+@pytest.fixture
+def at_once(loaded, monkeypatch):
+  """An export does not load the agent again."""
+  monkeypatch.setattr('moto_tf.policy.load_agent', lambda *_, **__: loaded)
+
+
+@pytest.fixture(scope='module')
+def exported(logdir, loaded):
   outdir = logdir.parent / 'exported'
   outdir.mkdir()  # An empty one is as good as none.
-  card = export_policy(logdir, outdir)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr('moto_tf.policy.load_agent', lambda *_, **__: loaded)
+    card = export_policy(logdir, outdir)
   assert card == json.loads((outdir / 'card.json').read_text())
   return outdir
 
@@ -116,7 +130,7 @@ def test_formats_act_as_load_policy(policy, exported, runs):
   spec = importlib.util.spec_from_file_location('moto_policy', path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  policy = Policy(policy._agent, seed=3)
+  policy = Policy(policy._agent, seed=3)  # As load_policy returns it.
   others = {
     name: module.ExportedPolicy(seed=3, run=run) for name, run in runs.items()
   }
@@ -319,20 +333,23 @@ def test_one_tie_is_no_difference():
 
 
 def test_a_failed_check_is_loud(
-  logdir, exported, tmp_path, monkeypatch, capsys
+  logdir, loaded, exported, tmp_path, at_once, monkeypatch, capsys
 ):
   """Everything is kept, under another name, and the command fails."""
 
   def other(agent, directory):
     """Files of other weights than the agent has."""
     shutil.copytree(exported, directory, dirs_exist_ok=True)
-    agent.variables()['actor/mlp/out/bias'].assign_add([0.1] * 4)
+    weight.assign_add([0.1] * 4)
     return json.loads((exported / 'card.json').read_text())['interface']
 
+  weight = loaded[0].variables()['actor/mlp/out/bias']
+  before = weight.numpy()
   monkeypatch.setattr(formats, 'write', other)
   out = tmp_path / 'out'
   with pytest.raises(SystemExit, match='Error: The self-check failed: saved'):
     command.main(['--logdir', str(logdir), '--out', str(out)])
+  weight.assign(before)
   assert [path.name for path in tmp_path.iterdir()] == ['out.failed']
   assert '**no**' in (tmp_path / 'out.failed' / 'CARD.md').read_text()
   assert not capsys.readouterr().out
@@ -341,7 +358,7 @@ def test_a_failed_check_is_loud(
 
 
 def test_nothing_is_left_of_an_export_that_breaks(
-  logdir, tmp_path, monkeypatch
+  logdir, tmp_path, at_once, monkeypatch
 ):
   problem = DeployError('no such operation')
 
@@ -359,13 +376,14 @@ def test_nothing_is_left_of_an_export_that_breaks(
   assert not list(tmp_path.iterdir())
 
 
-def test_refusals(logdir, exported, tmp_path):
+def test_refusals(logdir, loaded, exported, tmp_path, monkeypatch):
   before = sorted(exported.rglob('*'))
   with pytest.raises(files.FileError, match='not empty; give another --out'):
     export_policy(logdir, exported)
   assert sorted(exported.rglob('*')) == before
   with pytest.raises(DeployError, match='eval_action is sample'):
     export_policy(logdir, tmp_path / 'out', eval_action='sample')
+  monkeypatch.setattr('moto_tf.policy.load_agent', lambda *_, **__: loaded)
   with pytest.raises(DeployError, match='holds no episodes'):
     export_policy(logdir, tmp_path / 'out', data=tmp_path)
   linear = make_linear(tiny_config(eager=False), SPACES, ACT)
@@ -378,21 +396,20 @@ def test_refusals(logdir, exported, tmp_path):
   assert not list(tmp_path.iterdir())
 
 
-def test_the_mode_needs_no_erf(logdir):
-  agent, *_ = load_agent(logdir, settings={'eval_action': 'mode'})
+def test_the_mode_needs_no_erf(policy, monkeypatch):
+  """It is the tanh of half of what the actor says."""
+  agent = policy._agent
+  config = agent._config.replace({'eval_action': 'mode'})
+  monkeypatch.setattr(agent, '_config', config)
   acting = agent.acting_step(None)
-  first = {'is_first': np.array([True])}
-  obs = {k: v[None] for k, v in next(observations(1)).items()} | first
-  lanes = np.array([5]), np.array([0])
-  action, state = agent.policy(obs, None, lanes, 'eval')
-  uniform = lane_noise(lanes, 32)
-  noise = {'latent': -np.log(-np.log(uniform)).reshape(1, 8, 4)}
-  zeros = {k: np.zeros(*v) for k, v in acting.state.items()}
-  to_tensors = lambda values: {k: tf.constant(v) for k, v in values.items()}
-  found, after = acting.step(*map(to_tensors, (obs, zeros, noise)))
-  np.testing.assert_allclose(found, action, atol=1e-6)
-  for key, value in after.items():
-    np.testing.assert_allclose(value, state[key], atol=1e-5)
+  obs = {k: tf.constant(v[None]) for k, v in next(observations(1)).items()}
+  obs['is_first'] = tf.constant([True])
+  zeros = {k: tf.zeros(*v) for k, v in acting.state.items()}
+  noise = {'latent': tf.zeros(acting.noise['latent'][1])}
+  action, after = acting.step(obs, zeros, noise)
+  feat = agent.model.rssm.get_feat(after)
+  says = agent.behavior.actor.outputs(feat).numpy()
+  np.testing.assert_allclose(action, np.tanh(says[:, :2]), atol=1e-6)
 
 
 class Stacked(Agent):
