@@ -18,6 +18,7 @@ _HOMES = {
   'diagnose': 'moto_tf.studies.diagnose',
   'evaluate_run': 'moto_tf.training.evaluation',
   'explain_errors': 'moto_tf.errors',
+  'export_policy': 'moto_tf.deploy.export',
   'load_configs': 'moto_tf.presets',
   'load_plugins': 'moto_tf.registry',
   'load_policy': 'moto_tf.policy',

@@ -14,7 +14,7 @@ def main() -> None:
   if name in ('-h', '--help'):
     print('usage: python -m moto_tf COMMAND ...\n')
     for command, text in COMMANDS.items():
-      print(f'  {command:<12}{text}')
+      print(f'  {command:<15}{text}')
     print('\nOptions of a command: python -m moto_tf COMMAND --help')
     return
   if name not in COMMANDS:

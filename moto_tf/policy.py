@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -23,6 +25,10 @@ class Policy:
     policy = load_policy('~/logdir/metaworld_drawer-open/moto/0')
     action = policy(observation)   # observation of one time step
     policy.reset()                 # before each episode
+
+  Attributes:
+    state: what it remembers, as the agent's `policy` returns it; None before
+      an episode.
   """
 
   def __init__(self, agent, mode: str = 'eval', seed: int = 0):
@@ -35,7 +41,7 @@ class Policy:
 
   def reset(self) -> None:
     """Forgets the past; the next observation starts an episode."""
-    self._state = None
+    self.state = None
     self._step = 0
     self._episode += 1
 
@@ -68,7 +74,7 @@ class Policy:
       np.array([self._seed * 100_003 + self._episode]),
       np.array([self._step]),
     )
-    action, state = agent.policy(obs, self._state, lanes, self._mode)
+    action, state = agent.policy(obs, self.state, lanes, self._mode)
     # Infinite numbers inside may still give an action that looks normal.
     inside = state.values() if isinstance(state, Mapping) else ()
     for value in (action, *inside):
@@ -77,7 +83,7 @@ class Policy:
           f'The policy cannot act on this observation: {_extent(obs)}. Its '
           'numbers are far from those it was trained on.'
         )
-    self._state = state
+    self.state = state
     self._step += 1
     return action[0]
 
@@ -145,6 +151,7 @@ def load_agent(
   logdir: str | Path,
   checkpoint: str | Path | int | None = None,
   policy_only: bool = True,
+  settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple:
   """Agent, configuration and checkpoint meta of a run.
 
@@ -153,6 +160,7 @@ def load_agent(
   Args:
     checkpoint: file, its name, or its gradient step; by default the newest.
     policy_only: leaves out critics and optimizers, for acting alone.
+    settings: that take the place of the run's, such as its precision.
 
   Raises:
     CheckpointError: there is none, it is damaged, or of another run.
@@ -176,6 +184,7 @@ def load_agent(
     )
   arrays, said, path = loaded
   config, name = provenance.of_run(logdir, config, path, said)
+  config = config.replace(settings)
   agent = make_agent(config, *spaces_from_meta(said['spaces']))
   agent.load(arrays, policy_only)
   return agent, config, {**said, 'checkpoint': name}

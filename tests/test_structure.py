@@ -128,7 +128,8 @@ def test_only_errors_of_users_end_without_a_traceback():
 def test_nobody_else_knows_world_models():
   """Training, data, results and commands see agents alone."""
   inner = {'rssm', 'behavior', 'encoder', 'decoder', 'standardize'}
-  for room in ('training', 'data', 'results', 'commands', 'benchmark'):
+  rooms = 'training', 'data', 'results', 'commands', 'benchmark', 'deploy'
+  for room in rooms:
     for path in (PACKAGE / room).rglob('*.py'):
       for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Attribute):

@@ -15,6 +15,7 @@ Every agent, whether or not it learns a model of the world, offers
   assess(episodes)        metrics of what was expected of evaluation episodes
   variables(), policy_variables()   what to save, and what acting needs
   save(), load(arrays, policy_only)
+  acting_step(cdf)        acting as a function to be exported; may be none
 
 It best derives from `moto_tf.agents.base.Agent`, or with a world model from
 `moto_tf.agents.model_based.ModelBasedAgent`. A method is one file with the

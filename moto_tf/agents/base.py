@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import tensorflow as tf
 
+from moto_tf.deploy.protocol import ActingStep, DeployError
 from moto_tf.errors import MotoError
 from moto_tf.nn import tfutils
 from moto_tf.nn.layers import Layers
@@ -93,6 +94,23 @@ class Agent:
       Actions [N, A] within [-1, 1], and the next state.
     """
     raise NotImplementedError
+
+  def acting_step(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> ActingStep:
+    """What `policy` does in evaluation, as a function that can be exported.
+
+    Args:
+      cdf: distribution function of the standard normal, which not every
+        device has an operation for.
+
+    Raises:
+      DeployError: the method, or its settings, cannot be exported. So by
+        default.
+    """
+    del cdf
+    raise DeployError(
+      f'Policies of the method {self._config.method} cannot be exported: '
+      f'{type(self).__name__} has no acting_step.'
+    )
 
   def train(self, batch: dict[str, np.ndarray], step: int) -> dict[str, float]:
     """One gradient step of everything that learns (Algorithm 1).

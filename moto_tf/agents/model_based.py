@@ -15,6 +15,7 @@ from moto_tf.agents.base import (
   lane_noise,
   to_tensors,
 )
+from moto_tf.deploy.protocol import ActingStep, DeployError
 from moto_tf.envs import rewards_are_successes
 from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
 from moto_tf.nn import tfutils
@@ -86,6 +87,27 @@ class ModelBasedAgent(Agent):
       mode,
     )
     return action.numpy(), state
+
+  def acting_step(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> ActingStep:
+    """See Agent.acting_step."""
+    how = self._config.eval_action
+    if how == 'sample':
+      raise DeployError(
+        'eval_action is sample, which cannot be exported; give '
+        '--eval_action mean or mode.'
+      )
+    actor = self._acting[2]
+
+    def step(obs, state, noise):
+      state, feat = self._observe_step(obs, state, noise['latent'])
+      dist = actor.dist(actor.outputs(feat))
+      action = dist.mean_by(cdf) if how == 'mean' else dist.mode()
+      return action, {**state, 'action': action}
+
+    rssm = self.model.rssm
+    start = {**rssm.initial(1), 'action': tf.zeros([1, self._size])}
+    state = {k: (tuple(v.shape), v.dtype.name) for k, v in start.items()}
+    return ActingStep(step, state, {'latent': ('gumbel', (1, *rssm.shape))})
 
   def act(
     self,
@@ -225,14 +247,19 @@ class ModelBasedAgent(Agent):
     return train(post, self.model.preprocess(data), seed)
 
   def _policy_step(self, obs, state, noise, uniform, mode):
+    state, feat = self._observe_step(obs, state, noise)
+    action = self.act(feat, uniform, mode, self._acting[2])
+    return action, {**state, 'action': action}
+
+  def _observe_step(self, obs, state, noise):
+    """The state that an observation leads to, and its features."""
     obs = self.model.preprocess(obs)
-    encoder, rssm, actor = self._acting
+    encoder, rssm, _ = self._acting
     embed = encoder(obs)
     state = dict(state)
     action = state.pop('action')
     state = rssm.obs_step(state, action, embed, obs['is_first'], noise)
-    action = self.act(rssm.get_feat(state), uniform, mode, actor)
-    return action, {**state, 'action': action}
+    return state, rssm.get_feat(state)
 
   def _report_step(self, data, seed):
     loss_seed, video_seed = tfutils.split(seed, 2)

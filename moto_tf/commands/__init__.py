@@ -28,6 +28,7 @@ COMMANDS = {
   'diagnose': 'check critics, rewards and penalty of a trained agent',
   'rank': 'order checkpoints without rollouts',
   'publish': 'a trained policy as one small file, to be committed',
+  'export_policy': 'a trained policy for devices without TensorFlow',
   'export': 'one small file per run, to be committed',
   'plot': 'learning curves of many runs, and a table',
   'benchmark': 'how fast this machine is',

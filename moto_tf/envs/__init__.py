@@ -60,6 +60,7 @@ class Suite:
       datasets, beside those of a paper for example.
     preset: settings of the preset of the suite's name, by dotted key; with
       `task`. Suites of configs.yaml have theirs there.
+    action: what an action means, in units, for the card of an exported policy.
     formats: a dict of the Formats of public data that come with the suite,
       see `moto_tf.data.importers`.
   """
@@ -71,6 +72,7 @@ class Suite:
   measure: str | Callable | None = None
   compare: str | Callable | None = None
   preset: Mapping[str, Any] | None = None
+  action: str = ''
   formats: str | None = None
 
 
@@ -83,12 +85,18 @@ SUITES = Registry(
       binary_reward=True,
       all_tasks='moto_tf.envs.metaworld:TASKS',
       compare='moto_tf.envs.metaworld:compare',
+      action='displacement of the gripper along x, y and z, 1 being 1 cm in '
+      'each environment step of 12.5 ms, and the effort that closes it '
+      '(negative: opens)',
     ),
     'kitchen': Suite(
       make='moto_tf.envs.kitchen.env:make',
       demonstrator='moto_tf.envs.kitchen.demonstrations:demonstrator',
       measure='moto_tf.envs.kitchen.tasks:measure',
       compare='moto_tf.envs.kitchen.table:compare',
+      action='velocities of the seven joints of the arm and of both fingers, '
+      '1 being 2 rad/s (fingers: 2 m/s, within their limits), in environment '
+      'steps of 80 ms',
       formats='moto_tf.envs.kitchen.formats:FORMATS',
     ),
     'gym': Suite(make='moto_tf.envs.gym:make'),
@@ -109,13 +117,14 @@ def register_suite(
   measure: str | Callable | None = None,
   compare: str | Callable | None = None,
   preset: Mapping[str, Any] | None = None,
+  action: str = '',
 ) -> Suite:
   """Adds a suite of one's own; its tasks are then '<name>_<task>'.
 
   Args:
     name: lower-case letters and digits.
-    make, demonstrator, binary_reward, all_tasks, measure, compare, preset: see
-      `Suite`.
+    make, demonstrator, binary_reward, all_tasks, measure, compare, preset,
+      action: see `Suite`.
 
   Raises:
     RegistryError: the name is taken, or is none.
@@ -133,6 +142,7 @@ def register_suite(
     measure,
     compare,
     preset,
+    action,
   )
   return SUITES.register(name, suite)
 

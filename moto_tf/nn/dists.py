@@ -13,6 +13,7 @@ Subclasses have formulas of their own where TFP's take more operations.
 """
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -260,7 +261,11 @@ class TruncNormal(_FromNoise):
     return tf.clip_by_value(loc, -1.0, 1.0)
 
   def _mean(self):
-    a, b, _, mass = self._bounds()
+    return self.mean_by(normal_cdf)
+
+  def mean_by(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The mean, by a distribution function of the normal that is given."""
+    a, b, _, mass = self._bounds(cdf)
     shift = (_pdf(a) - _pdf(b)) / mass
     return tf.clip_by_value(self._loc + self._scale * shift, -1.0, 1.0)
 
@@ -281,11 +286,17 @@ class TruncNormal(_FromNoise):
     )
     return tf.reduce_sum(entropy, -1)
 
-  def _bounds(self):
+  def _bounds(self, cdf=None):
     """Of the normal before truncation: bounds, mass below and between them."""
+    cdf = cdf or normal_cdf
     a, b = (-1 - self._loc) / self._scale, (1 - self._loc) / self._scale
-    start = _cdf(a)
-    return a, b, start, _cdf(b) - start
+    start = cdf(a)
+    return a, b, start, cdf(b) - start
+
+
+def normal_cdf(z: tf.Tensor) -> tf.Tensor:
+  """Distribution function of the standard normal."""
+  return 0.5 * tf.math.erfc(-z / np.sqrt(2))
 
 
 class TanhNormal(_FromNoise):
@@ -351,7 +362,3 @@ def _log_pdf(z):
 
 def _pdf(z):
   return tf.exp(_log_pdf(z))
-
-
-def _cdf(z):
-  return 0.5 * tf.math.erfc(-z / np.sqrt(2))

@@ -1,0 +1,1 @@
+"""Trained policies for devices without TensorFlow: export, check, runner."""

@@ -1,0 +1,190 @@
+"""What is known of an exported policy, as JSON and as a text."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import moto_tf
+from moto_tf import envs
+from moto_tf.bounded import read_json
+from moto_tf.deploy import lite
+from moto_tf.training import records, rows
+
+EVALUATIONS = 3  # The last of training that are shown.
+FILES = {
+  'saved_model': 'TensorFlow',
+  'policy.tflite': 'LiteRT, float32',
+  'policy-int8.tflite': 'LiteRT, int8 weights',
+  'moto_policy.py': 'acts, with NumPy and ai-edge-litert',
+}
+
+
+def make(logdir: Path, config: Any, meta: Mapping, interface: dict) -> dict:
+  """All but sizes and the check, which come after the files.
+
+  Args:
+    logdir, config: of the run.
+    meta: of the checkpoint, of policy.load_agent.
+    interface: of formats.describe.
+
+  Returns:
+    What JSON can hold.
+  """
+  suite = envs.suite_of(config.task)
+  sessions = records.read_sessions(logdir / 'sessions.json') or [{}]
+  step = meta['counters']['gradient_step']
+  return {
+    'task': config.task,
+    'method': config.name,
+    'seed': config.seed,
+    'checkpoint': meta['checkpoint'],
+    'gradient_step': step,
+    'trained_with_commit': sessions[-1].get('commit'),
+    'exported_with_commit': records.commit(),
+    'versions': {
+      'moto_tf': moto_tf.__version__,
+      'tensorflow': tf.__version__,
+      'numpy': np.__version__,
+    },
+    'precision': config.precision,
+    'action': {
+      'size': meta['spaces']['action'][0],
+      'low': -1.0,
+      'high': 1.0,
+      'meaning': (suite and suite.action) or 'as the environment defines it',
+      'repeat': config.env.action_repeat,
+      'chosen_by': config.eval_action,
+    },
+    'environment': dict(config.env.flat),
+    'interface': interface,
+    'success': {
+      'evaluations_while_training': _while_training(logdir, step),
+      'evaluate': _evaluation(logdir, step, config),
+    },
+  }
+
+
+def sizes(directory: Path) -> dict[str, int]:
+  """Bytes of each format and of the runner."""
+  found = {}
+  for name in FILES:
+    path = directory / name
+    parts = [path, *path.rglob('*')] if path.is_dir() else [path]
+    found[name] = sum(x.stat().st_size for x in parts if x.is_file())
+  return found
+
+
+def text(card: Mapping) -> str:
+  """The card for people, in Markdown."""
+  action, env = card['action'], card['environment']
+  lines = [
+    f'# {card["task"]}, {card["method"]}, seed {card["seed"]}',
+    '',
+    f'Gradient step {card["gradient_step"]} ({card["checkpoint"]}), trained '
+    f'with commit {card["trained_with_commit"] or "unknown"}, exported with '
+    f'{card["exported_with_commit"] or "unknown"}.',
+    '',
+    '## Observations',
+    '',
+  ]
+  for key, part in card['interface']['observations'].items():
+    shape = ' x '.join(map(str, part['shape']))
+    unit = (
+      'RGB, 0 to 255'
+      if part['dtype'] == 'uint8'
+      else "in the environment's units, standardised inside"
+    )
+    lines.append(f'- `{key}`: {shape} {part["dtype"]}, {unit}')
+  if env['image']:
+    hidden = 'hidden' if env['hide_goal'] else 'shown'
+    lines.append(
+      f'- camera `{env["camera"]}`, goal markers {hidden} where the '
+      'environment has them'
+    )
+  lines += [
+    '',
+    '## Action',
+    '',
+    f'{action["size"]} numbers within [-1, 1]: {action["meaning"]}. Each is '
+    f'held for {action["repeat"]} environment steps. It is the '
+    f"{action['chosen_by']} of the policy's distribution.",
+    '',
+    '## Success',
+    '',
+    *_success(card['success']),
+    '',
+    '## Files',
+    '',
+    '| file | for | bytes |',
+    '| --- | --- | ---: |',
+    *(f'| {k} | {FILES[k]} | {v:,} |' for k, v in card['bytes'].items()),
+    '',
+    '## Difference from load_policy',
+    '',
+    f'On {card["check"]["observations"]}. A jump is a step in which a sampled '
+    'latent, nearly a tie, fell otherwise.',
+    '',
+    '| format | steps | mean | largest | jumps | within bounds |',
+    '| --- | ---: | ---: | ---: | ---: | --- |',
+  ]
+  for name, row in card['check']['formats'].items():
+    passed = 'yes' if row['passed'] else '**no**'
+    lines.append(
+      f'| {name} | {row["steps"]} | {row["mean"]:.1e} | {row["largest"]:.1e} | '
+      f'{row["jumps"]} | {passed} |'
+    )
+  if action['chosen_by'] == 'mean':
+    lines += [
+      '',
+      f'LiteRT has no erf; its approximation is off by {lite.ERF_ERROR:g} at '
+      'most.',
+    ]
+  return '\n'.join([*lines, ''])
+
+
+def _success(found):
+  """Lines about success, of `make`."""
+  rows = [
+    f'- gradient step {row["gradient_step"]}, while training: '
+    f'{row["success"]:.2f} of {row["episodes"]} episodes'
+    for row in found['evaluations_while_training']
+  ]
+  if final := found['evaluate']:
+    rows.append(
+      f'- this checkpoint, by the command evaluate: {final["success"]:.2f} '
+      f'[{final["success_low"]:.2f}, {final["success_high"]:.2f}] of '
+      f'{final["episodes"]} episodes'
+    )
+  return rows or ['It was not evaluated.']
+
+
+def _while_training(logdir, step):
+  """The last evaluations up to a gradient step."""
+  path = logdir / 'evaluations.jsonl'
+  found = rows.read(path)[0] if path.exists() else []
+  found = [row for row in found if row['gradient_step'] <= step]
+  return [
+    {
+      'gradient_step': row['gradient_step'],
+      'episodes': len(row['success']),
+      'success': float(np.mean(row['success'])),
+    }
+    for row in found[-EVALUATIONS:]
+    if row.get('success')
+  ]
+
+
+def _evaluation(logdir, step, config):
+  """What the command evaluate found of the checkpoint, None without."""
+  path = logdir / 'evaluation' / f'evaluation-{step:08d}.json'
+  try:
+    found = read_json(path)
+    names = ('success', 'success_low', 'success_high')
+    result = {name: float(found[name]) for name in names}
+    same = (found['task'], found['method']) == (config.task, config.name)
+    return result | {'episodes': int(found['episodes'])} if same else None
+  except (LookupError, OSError, TypeError, ValueError):
+    return None
