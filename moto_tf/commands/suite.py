@@ -41,7 +41,7 @@ ADVICE = 'Runs that were started save and end; the same command goes on.'
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   found = spec.shipped()
-  text = '\n'.join(f'  {name:<12}{about}' for name, about in found.items())
+  text = '\n'.join(f'  {name:<15}{about}' for name, about in found.items())
   parser = make_parser(__doc__, f'suites:\n{text}')
   add = parser.add_argument
   add('suite', help='name of a suite, or a YAML file')
@@ -110,27 +110,27 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
   usable = slots.available()
   count = args.processes or max(1, len(usable) // cores)
   places = slots.divide(count, cores, usable)
+  here, launcher = count, LocalLauncher(grid.root, places)
+  if args.ray is not None and not args.dry_run:
+    from moto_tf.grid.ray_cluster import RayLauncher
+
+    # First: that there is no cluster is soon found.
+    launcher = RayLauncher(grid.root, args.ray, cores, grid.gpus)
+    count, here = launcher.capacity(), 1
   demos = demonstrations.look(grid)
   for demo in demos:
     print(f'{demo.task}: {demo.have} of {demo.want} demonstrations.')
   if not args.dry_run:
-    demonstrations.make(demos, count)
+    demonstrations.make(demos, len(places))
   states = schedule.look(grid)
   measured = plan.measure(grid, states, places)
   size = len(places[0])
   needed = {
     x.label: plan.needs(x, states[x.label], measured, size) for x in grid.runs
   }
-  launcher, here = None, count
-  if args.ray is not None and not args.dry_run:
-    from moto_tf.grid.ray_cluster import RayLauncher
-
-    launcher = RayLauncher(grid.root, args.ray, cores, grid.gpus)
-    count, here = launcher.capacity(), 1
   print('\n' + plan.describe(grid, states, needed, count, here))
   if args.dry_run:
     return {}
-  launcher = launcher or LocalLauncher(grid.root, places)
   table = LiveTable(needed, count)
   scheduler = schedule.Scheduler(grid, states, launcher, table.show)
   stop = StopRequest()
