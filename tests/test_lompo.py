@@ -476,3 +476,8 @@ def test_what_cannot_be(settings, message):
 def test_what_has_no_effect_on_others():
   with pytest.raises(ConfigError, match='latent.noise has no effect on moto'):
     make_config({'latent.noise': 0.1})
+
+
+def test_gaussian_latents_are_not_exported():
+  with pytest.raises(DeployError, match='Gaussian latents'):
+    latent_agent().acting_step(tf.math.ndtr)

@@ -96,6 +96,11 @@ class ModelBasedAgent(Agent):
         'eval_action is sample, which cannot be exported; give '
         '--eval_action mean or mode.'
       )
+    if not self._config.rssm.discrete:
+      raise DeployError(
+        'rssm.discrete is 0: Gaussian latents, as those of LOMPO and COMBO, '
+        'cannot be exported.'
+      )
     actor = self._acting[2]
 
     def step(obs, state, noise):
