@@ -18,6 +18,7 @@ from test_metrics_page import unexplained
 
 from moto_tf.agents import latent_agent as shared
 from moto_tf.agents.conservative import soft_maximum
+from moto_tf.deploy.protocol import DeployError
 from moto_tf.nn.tfutils import make_seed, split, uniform
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
