@@ -11,6 +11,7 @@ older and newer versions.
 
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -211,6 +212,7 @@ def fingerprint() -> dict:
     'tensorflow': tf.__version__,
     'numpy': np.__version__,
     'machine': platform.machine(),
+    'cores': len(os.sched_getaffinity(0)),
     'processor': hashlib.sha256('\n'.join(lines[:2]).encode()).hexdigest()[:16],
   }
 

@@ -38,7 +38,9 @@ TOLERANCE = 1e-3
 def test_golden(case, tmp_path):
   expected = json.loads((GOLDEN / f'{case}.json').read_text())
   found = golden_runs.run_case(case, tmp_path)
-  exact = golden_runs.fingerprint() == expected['fingerprint']
+  here = golden_runs.fingerprint()
+  # Older files do not say on how many cores they were made.
+  exact = all(here[k] == v for k, v in expected['fingerprint'].items())
   missing, added, before = set(), set(), set()
   for old, new in zip(expected['rows'], found['rows'], strict=True):
     missing |= old.keys() - new.keys()
