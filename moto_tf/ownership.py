@@ -151,7 +151,16 @@ def _may_live(owner, locked):
     return False
   except PermissionError:
     pass
-  return True
+  return not _is_zombie(owner['pid'])
+
+
+def _is_zombie(pid):
+  """Whether a process is dead and nobody took note, where /proc says so."""
+  try:
+    stat = Path(f'/proc/{pid}/stat').read_bytes()
+  except OSError:
+    return False
+  return stat.rpartition(b')')[2].split()[:1] == [b'Z']
 
 
 def _wait_for_touch(path, owner):

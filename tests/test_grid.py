@@ -392,10 +392,15 @@ def test_holder(tmp_path):
     me = {'host': socket.gethostname(), 'pid': os.getpid()}
     assert ownership.holder(tmp_path) == me
   assert ownership.holder(tmp_path) is None
-  child = subprocess.Popen(['true'])
-  child.wait()
+  child = subprocess.Popen(['sleep', '60'])
   lock = tmp_path / ownership.NAME
   lock.write_text(json.dumps({**me, 'pid': child.pid}))
+  assert ownership.holder(tmp_path) == {**me, 'pid': child.pid}
+  child.kill()
+  # Dead, but not yet forgotten, and then forgotten.
+  os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+  assert ownership.holder(tmp_path) is None
+  child.wait()
   assert ownership.holder(tmp_path) is None
   # On another machine: alive as long as it gives signs.
   lock.write_text(json.dumps({'host': 'another', 'pid': 1}))
@@ -537,8 +542,9 @@ def test_runs_of_one_speed_are_measured_once(tmp_path, monkeypatch):
   run = grid.runs[0]
   need = plan.needs(run, found[run.label], measured, 1)
   # Start, first step, 8 steps, 4 + 5 episodes with as many actions, and
-  # evaluations of one episode and reports after 4 steps and at both ends.
-  assert need.seconds == 5 + 1 + 8 + 9 * 2 + 4 * 2 + 4
+  # evaluations of one episode, reports and checkpoints after 4 steps and at
+  # both ends, and one environment to evaluate in.
+  assert need.seconds == 5 + 1 + 8 + 9 * 2 + 4 * 2 + 4 + 4 + 1
   finish(run)
   assert plan.needs(run, states.read(run), measured, 1).seconds == 0
   # They are known the next time, unless the file is damaged.

@@ -136,7 +136,7 @@ def test_runs_of_a_lost_node_go_on_elsewhere(tmp_path, monkeypatch):
 
   from moto_tf.grid.ray_cluster import RayLauncher
 
-  text = TEXT.replace('online_steps: 24', 'online_steps: 8')
+  text = TEXT.replace('online_steps: 24', 'offline_steps: 0, online_steps: 8')
   grid = load(tmp_path, 'runs', text + 'seeds: [0, 1, 2]\n')
   script = tmp_path / 'stand_in.py'
   script.write_text(STAND_IN.replace('TESTS', repr(str(ROOT / 'tests'))))
@@ -145,6 +145,8 @@ def test_runs_of_a_lost_node_go_on_elsewhere(tmp_path, monkeypatch):
     'command',
     lambda run: [sys.executable, str(script), *run.words],
   )
+  # Ray's own is 15, which waits for everything else on a busy machine.
+  monkeypatch.setenv('RAY_worker_niceness', '0')
   cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1})
   node = cluster.add_node(num_cpus=1)
   cluster.wait_for_nodes()
@@ -161,8 +163,8 @@ def test_runs_of_a_lost_node_go_on_elsewhere(tmp_path, monkeypatch):
       if begun and raylet.process.pid in line:
         lost.extend(line[: line.index(raylet.process.pid)])
         cluster.remove_node(node, allow_graceful=False)
-        for pid in lost:
-          # What was on the machine is gone: the run and Ray's worker.
+        for pid in reversed(lost):
+          # What was on the machine is gone: Ray's worker and the run.
           with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 

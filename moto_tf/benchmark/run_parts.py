@@ -39,6 +39,7 @@ def measure(
     offline = None
   say('a few steps')
   found = forecast.measure(config, offline)
-  known = found.first + found.episode + forecast.STEPS * found.step
+  known = found.first + forecast.STEPS * found.step
+  known += 2 * (found.episode + found.report) + found.save
   startup = max(0.0, time.time() - times['spawned'] - known)
   return {**dataclasses.asdict(found), 'startup': startup}

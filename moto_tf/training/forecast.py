@@ -27,7 +27,8 @@ class Measured:
 
   Attributes:
     first, step: the first gradient step, and one of the later ones.
-    report: an open-loop report.
+    report, save: an open-loop report, and a checkpoint.
+    environment: the start of an environment.
     episode: a random episode of `length` agent steps.
     action: one action of the policy.
     arrays: bytes of a checkpoint.
@@ -35,11 +36,14 @@ class Measured:
     record: bytes of a transition in memory.
     held: transitions of the demonstrations.
     peak: bytes of memory so far.
+    cores: that the process may use.
   """
 
   first: float
   step: float
   report: float
+  save: float
+  environment: float
   episode: float
   length: int
   action: float
@@ -48,6 +52,7 @@ class Measured:
   record: int
   held: int
   peak: int
+  cores: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,11 +94,13 @@ def measure(
   Raises:
     MotoError: what the run itself would end with.
   """
+  begin = time.perf_counter()
   driver = Driver(rundir.env_maker(config), 1, config.env_workers)
+  play = lambda i: driver.run(random_policy(driver.act_space), [i])
   try:
-    begin = time.perf_counter()
-    (episode,) = driver.run(random_policy(driver.act_space), [0])
-    played = time.perf_counter() - begin
+    (episode,) = play(0)
+    environment = time.perf_counter() - begin
+    (played,) = _seconds(play, 1)
     # As if of a demonstration, so that what is timed clones.
     episode['success'][:] = True
     agent = make_agent(config, driver.obs_space, driver.act_space)
@@ -120,18 +127,25 @@ def measure(
     report = _seconds(lambda i: agent.report([batch], 0), 2)[-1]
   actions = _seconds(lambda i: _act(agent, episode, i), 1 + ACTIONS)[1:]
   use(agent)
+  arrays = agent.save()
+  with tempfile.TemporaryDirectory() as directory:
+    checkpoints = Checkpoints(Path(directory), 1)
+    (save,) = _seconds(lambda i: checkpoints.save(i, arrays, {}), 1)
   return Measured(
     first=first,
     step=float(np.median(steps)),
     report=report,
+    save=save,
+    environment=max(0.0, environment - played),
     episode=played,
     length=len(episode['reward']) - 1,
     action=float(np.median(actions)),
-    arrays=sum(v.nbytes for v in agent.save().values()),
+    arrays=sum(v.nbytes for v in arrays.values()),
     saved=saved,
     record=_record_bytes(agent),
     held=replay.stats()['transitions'],
     peak=int(machine.peak_memory_gib() * memory.GIB),
+    cores=machine.describe()['cores'] or 1,
   )
 
 
@@ -153,14 +167,18 @@ def forecast(found: Measured, config: Config, done: Mapping) -> Forecast:
   episodes = max(0, episodes - done.get('episode', 0))
   evaluations = steps // config.eval_every if config.eval_every else 0
   reports = steps // config.report_every if config.report_every else 0
+  saves = steps // config.checkpoint_every
   lanes = min(config.envs, config.eval_episodes)
   acting = found.length * found.action
-  evaluation = config.eval_episodes / lanes * (found.episode + acting)
+  evaluation = config.eval_episodes * (found.episode + acting)
+  evaluation /= min(lanes, found.cores)
   seconds = {
     'gradient steps': steps * found.step,
     'episodes': episodes * (found.episode + acting),
     'evaluations': (evaluations + 2) * evaluation,
     'reports': (reports + 2) * found.report,
+    'checkpoints': (saves + 2) * found.save,
+    'starting environments': lanes * found.environment,
   }
   held = found.held + done.get('agent_step', 0)
   most = min(config.replay.capacity, held + episodes * found.length)
