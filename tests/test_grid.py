@@ -38,7 +38,7 @@ from moto_tf.training.checkpoint import Checkpoints
 ROOT = Path(__file__).parents[1]
 TEXT = """
 about: Some runs.
-presets: [gym, debug, proprio]
+presets: [gym, proprio, debug]
 tasks: [gym_Pendulum-v1]
 methods:
   moto:

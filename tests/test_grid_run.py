@@ -22,7 +22,7 @@ from moto_tf.training.soak import TIMES
 
 ROOT = Path(__file__).parents[1]
 TEXT = """
-presets: [gym, debug, proprio]
+presets: [gym, proprio, debug]
 tasks: [gym_Pendulum-v1]
 methods: [dreamerv2]
 settings:
