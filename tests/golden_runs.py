@@ -11,7 +11,6 @@ older and newer versions.
 
 import hashlib
 import json
-import os
 import platform
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import gymnasium
 import numpy as np
 
 import moto_tf
+from moto_tf.training import machine
 
 SIZE = 16
 # As small as the others, with buffers that wrap.
@@ -212,7 +212,7 @@ def fingerprint() -> dict:
     'tensorflow': tf.__version__,
     'numpy': np.__version__,
     'machine': platform.machine(),
-    'cores': len(os.sched_getaffinity(0)),
+    'cores': len(machine.cores()),
     'processor': hashlib.sha256('\n'.join(lines[:2]).encode()).hexdigest()[:16],
   }
 

@@ -219,6 +219,7 @@ def measured(tmp_path_factory):
     str(directory),
     ['first', 'step', 'policy'],
     repeats=3,
+    tf32=False,
   )
 
 
@@ -238,6 +239,9 @@ def test_steady_step(measured):
   parts = step['train_seconds'] + step['data_wait_seconds']
   assert 0 < parts <= step['max_seconds']
   assert step['repeats'] == 3 and step['cores_busy'] > 0
+  replay = tiny_config().replay
+  records = step['records_per_second'] * step['median_seconds']
+  assert records == pytest.approx(replay.batch * replay.length)
   assert 0.1 < step['peak_memory_gib'] < 100
   scopes = step['scopes'].values()
   assert sum(s.get('gflop', 0) for s in scopes) == pytest.approx(step['gflop'])
@@ -254,6 +258,7 @@ def test_policy_and_environment(measured):
     )
   environment = measured['environment']
   assert environment['precision'] == 'float32' and not environment['jit']
+  assert environment['tf32'] is False  # As it was asked for.
   json.dumps(measured)
 
 

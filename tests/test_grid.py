@@ -32,7 +32,7 @@ from moto_tf.grid import (
 from moto_tf.grid import state as states
 from moto_tf.presets import load_configs
 from moto_tf.signals import StopRequest
-from moto_tf.training import meta
+from moto_tf.training import machine, meta
 from moto_tf.training.checkpoint import Checkpoints
 
 ROOT = Path(__file__).parents[1]
@@ -418,7 +418,7 @@ def test_places():
 def test_local_processes(tmp_path, monkeypatch):
   """They are pinned, have their threads set, and say why they ended."""
   grid = grid_of(tmp_path, methods='moto')
-  place = tuple(slots.available()[:1])
+  place = tuple(machine.cores()[:1])
   launcher = local.LocalLauncher(tmp_path, [place])
   code = (
     'import os, sys, time\n'

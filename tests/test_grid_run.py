@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import moto_tf
-from moto_tf.grid import local, plan, schedule, slots, spec
+from moto_tf.grid import local, plan, schedule, spec
 from moto_tf.grid import state as states
 from moto_tf.signals import StopRequest
-from moto_tf.training import rows
+from moto_tf.training import machine, rows
 from moto_tf.training.soak import TIMES
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,7 @@ def test_a_killed_suite_goes_on(tmp_path):
   (other,) = load(tmp_path, 'whole').runs
   moto_tf.train(other.config)
   measured = dict.fromkeys(plan.Measured.__dataclass_fields__, 1)
-  for cores in (1, len(slots.available())):
+  for cores in (1, len(machine.cores())):
     kinds = {plan.kind(run, cores): {**measured, 'startup': 1}}
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'speed.json').write_text(json.dumps(kinds))

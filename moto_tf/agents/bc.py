@@ -10,8 +10,7 @@ Source of the form: JAXRL2, agents/pixel_bc.
 
 import tensorflow as tf
 
-from moto_tf.agents.model_free import ModelFreeAgent, Transitions
-from moto_tf.nn.dists import DiagNormal
+from moto_tf.agents.model_free import Transitions, UnitPolicyAgent
 
 
 def make(config, obs_space: dict, act_space) -> 'BC':
@@ -19,7 +18,7 @@ def make(config, obs_space: dict, act_space) -> 'BC':
   return BC(config, obs_space, act_space)
 
 
-class BC(ModelFreeAgent):
+class BC(UnitPolicyAgent):
   """One network, from observations to the mean of the actions."""
 
   next_seen = False
@@ -43,18 +42,6 @@ class BC(ModelFreeAgent):
       **self.optimizers['actor'].minimize(tape, loss, rate),
     }
 
-  def dist(self, obs: dict[str, tf.Tensor], scale: float = 1.0) -> DiagNormal:
-    """The policy, with `scale` times its standard deviation."""
-    mean = tf.tanh(self.actor(obs))
-    return DiagNormal(mean, scale * tf.ones_like(mean))
-
-  def act(
-    self, obs: dict[str, tf.Tensor], noise: tf.Tensor, scale: float, how: str
-  ) -> tf.Tensor:
-    """See ModelFreeAgent.act."""
-    dist = self.dist(obs, scale)
-    return dist.sample(noise=noise) if how == 'sample' else dist.mean()
-
-  def decay(self, step: int) -> float:
-    """See ModelFreeAgent.decay."""
-    return self.cosine(step) if self._config.bc.cosine_decay else 1.0
+  def mean(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """See UnitPolicyAgent.mean."""
+    return tf.tanh(self.actor(obs))

@@ -9,6 +9,7 @@ import math
 
 import tensorflow as tf
 
+from moto_tf.agents.conservative import soft_maximum
 from moto_tf.agents.model_free import Transitions
 from moto_tf.agents.sac import SAC, sg
 from moto_tf.nn.tfutils import normal, split, uniform
@@ -42,7 +43,7 @@ class CQL(SAC):
     actions, log_mu = self.other_actions(features, batch, seed)
     value = self.critic.head(features, actions)[..., 0]
     data = self.critic.head(features, batch.action)[..., 0]
-    gap = tf.reduce_logsumexp(value - log_mu, 1) - data
+    gap = soft_maximum(value, log_mu) - data
     conservative = batch.mean(gap)
     ours, chance = tf.split(value, 2, 1)
     metrics |= {

@@ -10,9 +10,8 @@ Q-Learning*, in the order and form of JAXRL2's agents/pixel_iql.
 
 import tensorflow as tf
 
-from moto_tf.agents.model_free import ModelFreeAgent, Transitions
+from moto_tf.agents.model_free import Transitions, UnitPolicyAgent
 from moto_tf.agents.pixel_nets import copy_weights
-from moto_tf.nn.dists import DiagNormal
 
 sg = tf.stop_gradient
 
@@ -22,7 +21,7 @@ def make(config, obs_space: dict, act_space) -> 'IQL':
   return IQL(config, obs_space, act_space)
 
 
-class IQL(ModelFreeAgent):
+class IQL(UnitPolicyAgent):
   """State value, then actor, then twin critics, each with its own encoder.
 
   Attributes:
@@ -116,18 +115,6 @@ class IQL(ModelFreeAgent):
       'critic_data_target': batch.mean(target),
     }
 
-  def dist(self, obs: dict[str, tf.Tensor], scale: float = 1.0) -> DiagNormal:
-    """The policy, with `scale` times its standard deviation of 1."""
-    mean = self.actor(obs)
-    return DiagNormal(mean, scale * tf.ones_like(mean))
-
-  def act(
-    self, obs: dict[str, tf.Tensor], noise: tf.Tensor, scale: float, how: str
-  ) -> tf.Tensor:
-    """See ModelFreeAgent.act."""
-    dist = self.dist(obs, scale)
-    return dist.sample(noise=noise) if how == 'sample' else dist.mean()
-
-  def decay(self, step: int) -> float:
-    """See ModelFreeAgent.decay."""
-    return self.cosine(step) if self._config.iql.cosine_decay else 1.0
+  def mean(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """See UnitPolicyAgent.mean."""
+    return self.actor(obs)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from moto_tf.agents.base import Agent, check_mode, lane_noise
 from moto_tf.agents.frames import push_frame, random_crops, stack_frames
 from moto_tf.agents.pixel_nets import Net, measure
+from moto_tf.nn.dists import DiagNormal
 from moto_tf.nn.layers import Module
 from moto_tf.nn.optimizer import Optimizer
 from moto_tf.nn.standardize import Standardize
@@ -242,6 +243,34 @@ class ModelFreeAgent(Agent):
     scale = self._config.collect_std if train else 1.0
     noise = tf.math.ndtri(uniform)
     return tf.clip_by_value(self.act(seen, noise, scale, how), -1.0, 1.0)
+
+
+class UnitPolicyAgent(ModelFreeAgent):
+  """One whose policy has a deviation of 1, as in JAXRL2: BC and IQL.
+
+  Subclasses implement `mean`.
+  """
+
+  def mean(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Mean [N, A] of the actions for observations as of `Transitions.obs`."""
+    raise NotImplementedError
+
+  def dist(self, obs: dict[str, tf.Tensor], scale: float = 1.0) -> DiagNormal:
+    """The policy, with `scale` times its standard deviation."""
+    mean = self.mean(obs)
+    return DiagNormal(mean, scale * tf.ones_like(mean))
+
+  def act(
+    self, obs: dict[str, tf.Tensor], noise: tf.Tensor, scale: float, how: str
+  ) -> tf.Tensor:
+    """See ModelFreeAgent.act; mean and mode are the same."""
+    dist = self.dist(obs, scale)
+    return dist.sample(noise=noise) if how == 'sample' else dist.mean()
+
+  def decay(self, step: int) -> float:
+    """See ModelFreeAgent.decay."""
+    own = getattr(self._config, self._config.method)
+    return self.cosine(step) if own.cosine_decay else 1.0
 
 
 def flat(x: tf.Tensor) -> tf.Tensor:

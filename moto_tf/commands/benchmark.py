@@ -38,8 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     '--parts',
     nargs='+',
     metavar='PART',
-    default=benchmark.DEFAULT_PARTS,
-    help='what to measure (all but replay_large)',
+    help='what to measure (all but replay_large; with --gpu: '
+    f'{", ".join(gpu.PARTS)})',
   )
   add(
     '--repeats',
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
   add(
     '--gpu',
     action='store_true',
-    help='measure a GPU in about five minutes: every precision, TF32 and XLA',
+    help='measure a GPU in every precision, with and without XLA',
   )
   args, rest = parser.parse_known_args(argv)
   cases = [
@@ -71,9 +71,9 @@ def main(argv: list[str] | None = None) -> None:
   ]
   if args.gpu:
     cases = [mode for case in cases for mode in gpu.cases(case)]
-    args.parts = (
-      gpu.PARTS if args.parts is benchmark.DEFAULT_PARTS else args.parts
-    )
+  args.parts = args.parts or (
+    gpu.PARTS if args.gpu else benchmark.DEFAULT_PARTS
+  )
   with interruptible(), moto_tf.explain_errors():
     measure(args, cases)
 

@@ -13,11 +13,10 @@ chooses others.
 import moto_tf
 from moto_tf.commands import (
   add_plugins,
+  add_rollouts,
   make_parser,
   natural,
-  positive,
   printing,
-  processes,
   whole_path,
 )
 from moto_tf.results import published
@@ -37,19 +36,7 @@ def main(argv: list[str] | None = None) -> None:
   which.add_argument(
     '--published', metavar='NAME', help='name, or .npz file, of a policy'
   )
-  add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
-  add(
-    '--seed',
-    type=natural,
-    default=evaluation.EVAL_SEED,
-    help=f'first seed ({evaluation.EVAL_SEED})',
-  )
-  add('--envs', type=processes, default=2, help='parallel environments (2)')
-  add(
-    '--checkpoint',
-    type=whole_path,
-    help='file, or its gradient step; default: the newest',
-  )
+  add_rollouts(parser, evaluation.EVAL_SEED)
   add(
     '--videos',
     type=natural,

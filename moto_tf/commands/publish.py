@@ -11,11 +11,9 @@ commit, and the success of this very file, which is evaluated here. Then
 import moto_tf
 from moto_tf.commands import (
   add_plugins,
+  add_rollouts,
   make_parser,
-  natural,
-  positive,
   printing,
-  processes,
   whole_path,
 )
 from moto_tf.results import published
@@ -32,25 +30,13 @@ def main(argv: list[str] | None = None) -> None:
     '--logdir', type=whole_path, required=True, help='log directory of the run'
   )
   add('--name', required=True, help='of the policy, such as drawer-open')
-  add(
-    '--checkpoint',
-    type=whole_path,
-    help='file, or its gradient step; default: the newest',
-  )
+  add_rollouts(parser, evaluation.EVAL_SEED)
   add(
     '--outdir',
     type=whole_path,
     default=published.PLACE,
     help='where the file goes (results/policies of the checkout)',
   )
-  add('--episodes', type=positive, default=50, help='of the evaluation (50)')
-  add(
-    '--seed',
-    type=natural,
-    default=evaluation.EVAL_SEED,
-    help=f'first seed of the evaluation ({evaluation.EVAL_SEED})',
-  )
-  add('--envs', type=processes, default=2, help='parallel environments (2)')
   add('--force', action='store_true', help='replace one of this name')
   add_plugins(parser)
   args = parser.parse_args(argv)

@@ -33,6 +33,7 @@ from moto_tf.grid.local import LocalLauncher
 from moto_tf.grid.table import LiveTable
 from moto_tf.presets import load_configs
 from moto_tf.signals import StopRequest, interruptible
+from moto_tf.training import machine
 
 ADVICE = 'Runs that were started save and end; the same command goes on.'
 
@@ -107,7 +108,7 @@ def _check_own(part):
 def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
   """Demonstrations, plan, runs and figures; returns what failed, by label."""
   cores = args.cores or grid.cores
-  usable = slots.available()
+  usable = machine.cores()
   count = args.processes or max(1, len(usable) // cores)
   places = slots.divide(count, cores, usable)
   here, launcher = count, LocalLauncher(grid.root, places)

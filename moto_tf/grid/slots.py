@@ -11,13 +11,6 @@ THREADS = (
 )
 
 
-def available() -> list[int]:
-  """Cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return sorted(os.sched_getaffinity(0))
-  return list(range(os.cpu_count() or 1))
-
-
 def divide(
   count: int, size: int, cores: Sequence[int]
 ) -> list[tuple[int, ...]]:

@@ -177,7 +177,29 @@ def _kl(one, two, name=None):
   return tf.reduce_sum(tf.exp(mine) * (mine - other), [-2, -1])
 
 
-class DiagNormal(_FromNoise):
+class _LocScale(_FromNoise):
+  """Independent entries over the last axis, each with a loc and a scale.
+
+  Args:
+    name: of the distribution.
+    each: from loc and scale to that of the entries.
+    loc, scale: [..., size].
+    rest: other parameters, for copies.
+  """
+
+  def __init__(self, name, each, loc, scale, **rest):
+    self._loc = tf.cast(loc, tf.float32)
+    self._scale = tf.cast(scale, tf.float32)
+    super().__init__(each(self._loc, self._scale), 1, name=name)
+    self._parameters = {'loc': loc, 'scale': scale, **rest}
+
+  @classmethod
+  def _parameter_properties(cls, dtype, num_classes=None):
+    vector = tfu.ParameterProperties(event_ndims=1)
+    return {'loc': vector, 'scale': vector}
+
+
+class DiagNormal(_LocScale):
   """Independent normals over the last axis.
 
   `sample(noise=...)` takes standard normal noise; 0 makes the mode. Log
@@ -188,16 +210,7 @@ class DiagNormal(_FromNoise):
   """
 
   def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
-    parameters = {'loc': loc, 'scale': scale}
-    self._loc, self._scale = (tf.cast(x, tf.float32) for x in (loc, scale))
-    each = tfd.Normal(self._loc, self._scale)
-    super().__init__(each, 1, name='DiagNormal')
-    self._parameters = parameters
-
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    vector = tfu.ParameterProperties(event_ndims=1)
-    return {'loc': vector, 'scale': vector}
+    super().__init__('DiagNormal', tfd.Normal, loc, scale)
 
   def _draw(self, shape, seed):
     return tfutils.normal(shape, seed)
@@ -206,7 +219,7 @@ class DiagNormal(_FromNoise):
     return self._loc + self._scale * noise
 
 
-class TruncNormal(_FromNoise):
+class TruncNormal(_LocScale):
   """Independent normals truncated to [-1, 1], over the last axis.
 
   Samples are the inverse distribution function at uniform noise in (0, 1),
@@ -229,18 +242,9 @@ class TruncNormal(_FromNoise):
   ):
     if sample_grad not in SAMPLE_GRADS:
       raise ValueError(f'sample_grad is {sample_grad!r}, not in {SAMPLE_GRADS}')
-    parameters = {'loc': loc, 'scale': scale, 'sample_grad': sample_grad}
-    self._loc = tf.cast(loc, tf.float32)
-    self._scale = tf.cast(scale, tf.float32)
     self._sample_grad = sample_grad
-    each = tfd.TruncatedNormal(self._loc, self._scale, -1.0, 1.0)
-    super().__init__(each, 1, name='TruncNormal')
-    self._parameters = parameters
-
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    vector = tfu.ParameterProperties(event_ndims=1)
-    return {'loc': vector, 'scale': vector}
+    each = lambda loc, scale: tfd.TruncatedNormal(loc, scale, -1.0, 1.0)
+    super().__init__('TruncNormal', each, loc, scale, sample_grad=sample_grad)
 
   def _draw(self, shape, seed):
     return tfutils.uniform(shape, seed)
@@ -299,7 +303,7 @@ def normal_cdf(z: tf.Tensor) -> tf.Tensor:
   return 0.5 * tf.math.erfc(-z / np.sqrt(2))
 
 
-class TanhNormal(_FromNoise):
+class TanhNormal(_LocScale):
   """tanh of independent normals, on (-1, 1) over the last axis.
 
   It has no mean in closed form. Its `mode` is tanh(loc), the median of each
@@ -311,18 +315,10 @@ class TanhNormal(_FromNoise):
   """
 
   def __init__(self, loc: tf.Tensor, scale: tf.Tensor):
-    parameters = {'loc': loc, 'scale': scale}
-    self._loc = tf.cast(loc, tf.float32)
-    self._scale = tf.cast(scale, tf.float32)
-    self._inner = tfd.Normal(self._loc, self._scale)
-    each = tfd.TransformedDistribution(self._inner, tfb.Tanh())
-    super().__init__(each, 1, name='TanhNormal')
-    self._parameters = parameters
+    def each(loc, scale):
+      return tfd.TransformedDistribution(tfd.Normal(loc, scale), tfb.Tanh())
 
-  @classmethod
-  def _parameter_properties(cls, dtype, num_classes=None):
-    vector = tfu.ParameterProperties(event_ndims=1)
-    return {'loc': vector, 'scale': vector}
+    super().__init__('TanhNormal', each, loc, scale)
 
   def sample_and_log_prob(
     self, noise: tf.Tensor
@@ -333,7 +329,7 @@ class TanhNormal(_FromNoise):
     """
     inner = self._loc + self._scale * noise
     change = tfb.Tanh().forward_log_det_jacobian(inner)
-    log_prob = self._inner.log_prob(inner) - change
+    log_prob = self.distribution.distribution.log_prob(inner) - change
     return tf.tanh(inner), tf.reduce_sum(log_prob, -1)
 
   def _draw(self, shape, seed):

@@ -145,7 +145,7 @@ def measure(
     record=_record_bytes(agent),
     held=replay.stats()['transitions'],
     peak=int(machine.peak_memory_gib() * memory.GIB),
-    cores=machine.describe()['cores'] or 1,
+    cores=len(machine.cores()),
   )
 
 

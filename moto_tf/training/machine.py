@@ -31,15 +31,19 @@ def describe() -> dict:
   info, model = Path('/proc/cpuinfo'), None
   if info.exists():
     model = re.search(r'model name\s*:\s*(.+)', info.read_text())
-  cores = os.cpu_count()
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
   return {
     'system': f'{platform.system()} {platform.machine()}',
     'processor': model[1] if model else platform.processor(),
-    'cores': cores,
+    'cores': len(cores()),
     'versions': versions,
   }
+
+
+def cores() -> list[int]:
+  """Those that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return sorted(os.sched_getaffinity(0))
+  return list(range(os.cpu_count() or 1))
 
 
 def environment(config) -> dict:
