@@ -1,6 +1,7 @@
 """--dry-run: says what a run would do and need, and touches nothing."""
 
 import collections
+import dataclasses
 import re
 import shutil
 
@@ -12,6 +13,7 @@ from moto_tf.data.replay import ReplayError
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
 from moto_tf.training import preview as module
+from moto_tf.training.forecast import Measured, forecast
 from moto_tf.training.preview import PreviewError, preview
 
 
@@ -50,6 +52,23 @@ def test_a_new_run(tmp_path, capsys):
   assert 'per gradient step' in found['speed'] and 'about' in found['time']
   assert 'a random episode stands for the data' in capsys.readouterr().out
   assert not tmp_path.joinpath('moto').exists()
+
+
+def test_milestones_take_disk(tmp_path):
+  fields = [field.name for field in dataclasses.fields(Measured)]
+  found = Measured(**{**dict.fromkeys(fields, 1), 'arrays': 7})
+  logdir = tmp_path / 'moto' / '0'
+  none, some = (
+    forecast(found, settings(logdir, checkpoint_milestones=every), {})
+    for every in (0, 30)
+  )
+  assert (none.milestones, some.milestones) == (0, 3)
+  assert some.disk - none.disk == 3 * 7
+  # After 60 steps the third is left.
+  left = forecast(
+    found, settings(logdir, checkpoint_milestones=30), {'gradient_step': 60}
+  )
+  assert left.milestones == 1
 
 
 def test_a_run_that_goes_on(tmp_path):
