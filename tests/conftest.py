@@ -1,7 +1,9 @@
 """Settings that must be in place before TensorFlow and MuJoCo load."""
 
 import collections
+import importlib
 import os
+import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('MUJOCO_GL', 'egl')
@@ -68,3 +70,17 @@ def learned(agent):
   from moto_naive import posterior
 
   return posterior(agent, make_batch(tiny_config(), firsts=((0, 3), (1, 2))))
+
+
+@pytest.fixture(scope='module')
+def toy():
+  """The toy method: its module, registered for one file alone.
+
+  Files of one process share imported modules, so that another file may have
+  imported it, and taken it from the methods, before.
+  """
+  from moto_tf.agents import METHODS
+
+  sys.modules.pop('toy_method', None)
+  yield importlib.import_module('toy_method')
+  METHODS.remove('linear')

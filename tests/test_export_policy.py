@@ -12,10 +12,8 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 from helpers import ACT, SPACES, make_agent, randomize, tiny_config
-from toy_method import make as make_linear
 
 from moto_tf import files
-from moto_tf.agents import METHODS
 from moto_tf.agents.base import Agent, lane_noise
 from moto_tf.commands import export_policy as command
 from moto_tf.data.episodes import save_episode
@@ -26,9 +24,6 @@ from moto_tf.nn import dists
 from moto_tf.policy import Policy, load_agent, spaces_to_meta
 from moto_tf.training import meta
 from moto_tf.training.checkpoint import Checkpoints
-
-# It registers itself, which other tests do not expect.
-METHODS.remove('linear')
 
 STEP = 7
 
@@ -380,7 +375,7 @@ def test_nothing_is_left_of_an_export_that_breaks(
   assert not list(tmp_path.iterdir())
 
 
-def test_refusals(logdir, loaded, exported, tmp_path, monkeypatch):
+def test_refusals(logdir, loaded, exported, tmp_path, monkeypatch, toy):
   before = sorted(exported.rglob('*'))
   with pytest.raises(files.FileError, match='not empty; give another --out'):
     export_policy(logdir, exported)
@@ -390,7 +385,7 @@ def test_refusals(logdir, loaded, exported, tmp_path, monkeypatch):
   monkeypatch.setattr('moto_tf.policy.load_agent', lambda *_, **__: loaded)
   with pytest.raises(DeployError, match='holds no episodes'):
     export_policy(logdir, tmp_path / 'out', data=tmp_path)
-  linear = make_linear(tiny_config(eager=False), SPACES, ACT)
+  linear = toy.make(tiny_config(eager=False), SPACES, ACT)
   with pytest.raises(
     DeployError, match='method moto .*Linear has no acting_st'
   ):

@@ -5,14 +5,12 @@ With the toy method and an environment of this file, so that it takes seconds.
 
 import json
 import signal
-import sys
 
 import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
 from moto_tf import make_config
-from moto_tf.agents import METHODS
 from moto_tf.envs import Env
 from moto_tf.envs.driver import LOST
 from moto_tf.envs.worker import WorkerError
@@ -49,14 +47,7 @@ class Line(Env):
     return state, float(near), False, False, near
 
 
-@pytest.fixture(autouse=True, scope='module')
-def toy():
-  """The toy method, for this file alone."""
-  import toy_method  # noqa: F401
-
-  yield
-  METHODS.remove('linear')
-  del sys.modules['toy_method']
+pytestmark = pytest.mark.usefixtures('toy')
 
 
 def start(logdir, hook=None, **overrides):
