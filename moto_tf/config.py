@@ -120,7 +120,7 @@ class Config(Mapping):
     Raises:
       FileError: the file cannot be written.
     """
-    return files.write_atomic(Path(path).expanduser(), str(self).encode())
+    return files.write_atomic(rules.expand(path), str(self).encode())
 
   @classmethod
   def load(cls, path: str | Path) -> 'Config':

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from moto_tf import rules
 from moto_tf.config import Config
 from moto_tf.errors import MotoError
 from moto_tf.training import meta, provenance
@@ -139,7 +140,7 @@ def load_policy(
     checkpoint: file, its name, or its gradient step; by default the newest.
     mode: eval acts as in evaluation (`eval_action`), train samples.
   """
-  if Path(logdir).expanduser().is_file():
+  if rules.expand(logdir).is_file():
     from moto_tf.results import published
 
     return Policy(published.load(str(logdir))[0], mode, seed)
@@ -167,7 +168,7 @@ def load_agent(
   """
   from moto_tf.agents import make_agent
 
-  logdir = Path(logdir).expanduser()
+  logdir = rules.expand(logdir)
   if not (logdir / 'config.yaml').exists():
     raise CheckpointError(
       f'{logdir} holds no config.yaml, so it is no log directory of a run; '

@@ -89,7 +89,7 @@ class Configs:
     if (
       isinstance(part, Path) or '/' in name or name.endswith(('.yaml', '.yml'))
     ):
-      content = yamlfile.read(Path(name).expanduser())[0]
+      content = yamlfile.read(rules.expand(name))[0]
       try:
         values = upgrade(flatten(content))
         if isinstance(values.get('method'), str):
@@ -112,7 +112,7 @@ class Configs:
 def load_configs(path: str | Path | None = None) -> Configs:
   """Reads a configs file, by default the one that comes with moto_tf."""
   packaged = path is None
-  path = _packaged() if packaged else Path(path).expanduser()
+  path = _packaged() if packaged else rules.expand(path)
   data, lines = yamlfile.read(path)
   if not isinstance(data.get('defaults'), Mapping):
     raise ConfigError(f"{path}: expected the map 'defaults' with all keys.")

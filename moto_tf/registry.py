@@ -7,6 +7,7 @@ of settings come from the registry without TensorFlow or a simulator.
 
 import difflib
 import importlib
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from moto_tf import startup
 from moto_tf.errors import MotoError
+from moto_tf.rules import expand
 
 Entry = TypeVar('Entry')
 
@@ -115,21 +117,31 @@ def load_plugins(names: str) -> str:
 def _load_plugin(name):
   module, path = name, None
   if name.endswith('.py') or '/' in name:
-    path = Path(name).expanduser().resolve()
-    if not path.is_file():
+    path = expand(name).absolute()
+    if not os.path.isfile(path):
       raise RegistryError(f'--plugins: there is no file {path}.')
+    path = path.resolve()
+    if not path.stem.isidentifier():
+      raise RegistryError(
+        f'--plugins: {path} cannot be imported by its name; use letters, '
+        'digits and _, and no digit first.'
+      )
     if str(path.parent) not in sys.path:
       sys.path.insert(0, str(path.parent))
     module = path.stem
+  missing = RegistryError(
+    f'--plugins: there is no module {module!r}; give the path of its file.'
+  )
+  if not all(part.isidentifier() for part in module.split('.')):
+    raise missing
   try:
     with startup.quiet():
       found = importlib.import_module(module)
   except ModuleNotFoundError as error:
-    if error.name != module:
+    # Itself, or a package that it is said to be in; not what it imports.
+    if not f'{module}.'.startswith(f'{error.name}.'):
       raise
-    raise RegistryError(
-      f'--plugins: there is no module {module!r}; give the path of its file.'
-    ) from None
+    raise missing from None
   other = getattr(found, '__file__', None)
   if path and (other is None or Path(other).resolve() != path):
     raise RegistryError(

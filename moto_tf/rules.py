@@ -114,7 +114,7 @@ def show(value: Any) -> str:
   return text if text.startswith('~') else shlex.quote(text)
 
 
-def expand(path: str) -> Path:
+def expand(path: str | Path) -> Path:
   """A path with ~ expanded.
 
   Raises:

@@ -709,8 +709,27 @@ def test_plugins(tmp_path, monkeypatch):
   for path in (second, tmp_path / 'types.py'):
     with pytest.raises(RegistryError, match='name of another module'):
       load_plugins(str(path))
-  with pytest.raises(RegistryError, match='no module .nothing_here.'):
-    load_plugins('nothing_here')
+  wrong = (
+    'nothing_here',
+    'nothing.here',
+    '0.0',
+    '..',
+    '.json',
+    'a b',
+    'json.x',
+  )
+  for name in wrong:
+    with pytest.raises(RegistryError, match='there is no module'):
+      load_plugins(name)
+  for path in ('a/no.py', 'x' * 300 + '/a.py', 'a\0.py'):
+    with pytest.raises(RegistryError, match='there is no file'):
+      load_plugins(path)
+  (tmp_path / 'my.plugin.py').write_text('')
+  with pytest.raises(RegistryError, match='cannot be imported by its name'):
+    load_plugins('my.plugin.py')
+  (tmp_path / 'needs_more.py').write_text('import nothing_here')
+  with pytest.raises(ModuleNotFoundError, match='nothing_here'):
+    load_plugins('needs_more.py')
   config = parse(['--plugins', 'a/plugin_of_test.py'])
   assert config.plugins == str(first)  # Also from another directory.
   del sys.modules['plugin_of_test']

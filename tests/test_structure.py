@@ -125,6 +125,14 @@ def test_only_errors_of_users_end_without_a_traceback():
       raise defect('ours')
 
 
+def test_home_directories_are_expanded_in_one_place():
+  """Which says so where there is none, instead of a RuntimeError."""
+  # The runner is copied to devices, alone.
+  alone = {'moto_tf.rules', 'moto_tf.deploy.runner'}
+  found = {x for x, p in MODULES.items() if '.expanduser()' in p.read_text()}
+  assert found == alone
+
+
 def test_nobody_else_knows_world_models():
   """Training, data, results and commands see agents alone."""
   inner = {'rssm', 'behavior', 'encoder', 'decoder', 'standardize'}

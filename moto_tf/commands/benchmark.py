@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 import moto_tf
-from moto_tf import benchmark, files, memory
+from moto_tf import benchmark, files, memory, rules
 from moto_tf.benchmark import gpu, report, run
 from moto_tf.commands import make_parser, positive, printing, whole_path
 from moto_tf.commands.settings import parse
@@ -94,9 +94,9 @@ def measure(args: argparse.Namespace, cases: list[run.Case]) -> None:
       raise benchmark.BenchmarkError(
         f'There is no part {part!r}; parts are {", ".join(benchmark.PARTS)}.'
       )
-  old, out = None, args.out.expanduser()
+  old, out = None, rules.expand(args.out)
   if args.compare:
-    earlier = args.compare.expanduser()
+    earlier = rules.expand(args.compare)
     old = report.load(earlier)
     report.check_comparable(old, [case.name for case in cases])
     if earlier.resolve() == out.resolve():

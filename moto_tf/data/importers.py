@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import envs
+from moto_tf import envs, rules
 from moto_tf.data import episodes, inspect, store
 from moto_tf.data.formats import Format, Reader, SourceError, find_copies
 from moto_tf.envs.driver import TRIES
@@ -204,7 +204,7 @@ class _Target:
 
 
 def _open(entry, recipe):
-  path = Path(recipe.path).expanduser()
+  path = rules.expand(recipe.path)
   if not path.exists():
     raise SourceError(f'{path}: there is no such file. {entry.where}'.strip())
   return resolve(entry.open)(path, recipe.task, recipe.env, recipe.relabel)

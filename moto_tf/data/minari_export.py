@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 import moto_tf
-from moto_tf import files, images
+from moto_tf import files, images, rules
 from moto_tf.data import episodes, inspect
 from moto_tf.errors import MotoError
 
@@ -63,7 +63,7 @@ def export(
   if not len(info.lengths):
     where = episodes.folders_with_episodes(directory)
     raise MinariError(f'{directory}: there are no episodes here{where}.')
-  path = pathlib.Path(root).expanduser() / name
+  path = rules.expand(root) / name
   if path.exists():
     raise MinariError(f'{path}: exists already; remove it, or change --id.')
   partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')

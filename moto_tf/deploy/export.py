@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from moto_tf import files
+from moto_tf import files, rules
 from moto_tf.deploy.protocol import DeployError
 
 RUNNER = 'moto_policy.py'
@@ -40,8 +40,8 @@ def export_policy(
     FileError: `outdir` is not empty, or cannot be written.
     CheckpointError: there is none, it is damaged, or of another run.
   """
-  logdir, outdir = Path(logdir).expanduser(), Path(outdir).expanduser()
-  data = Path(data).expanduser() if data else None
+  logdir, outdir = rules.expand(logdir), rules.expand(outdir)
+  data = rules.expand(data) if data else None
   failed = outdir.with_name(f'{outdir.name}.failed')
   _check_free(outdir, failed)
   # After what needs no TensorFlow.

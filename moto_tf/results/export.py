@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import files
+from moto_tf import files, rules
 from moto_tf.bounded import read_json
 from moto_tf.config import PATHS, flatten
 from moto_tf.errors import MotoError, warn
@@ -50,7 +50,7 @@ def export(path: Path | str) -> dict:
   Raises:
     ExportError: the directory holds no run.
   """
-  path = Path(path).expanduser()
+  path = rules.expand(path)
   run = curves.load_run(path)
   if run is None:
     raise ExportError(

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from moto_tf import files, policy
+from moto_tf import files, policy, rules
 from moto_tf.agents import make_agent
 from moto_tf.bounded import open_npz, parse_json
 from moto_tf.config import PATHS, Config
@@ -70,9 +70,9 @@ def publish(
       f'{cut(name)!r} cannot name a policy; use letters, digits, -, _ and '
       'points.'
     )
-  path = Path(outdir).expanduser() / f'{name}.npz'
+  path = rules.expand(outdir) / f'{name}.npz'
   files.reserve(path, force)
-  logdir = Path(logdir).expanduser()
+  logdir = rules.expand(logdir)
   agent, config, said = policy.load_agent(logdir, checkpoint)
   arrays = {
     k: shrink(k, v.numpy()) for k, v in agent.policy_variables().items()
@@ -172,7 +172,7 @@ def find(name: str, place: Path = PLACE) -> Path:
   Raises:
     PublishError: there is none.
   """
-  path = Path(name).expanduser()
+  path = rules.expand(name)
   if path.suffix == '.npz' and path.is_file():
     return path
   path = place / f'{name}.npz'
@@ -268,7 +268,7 @@ def evaluate(
     'seed': seed,
     **card['counters'],
   }
-  outdir = Path(outdir or f'~/logdir/published/{card["name"]}').expanduser()
+  outdir = rules.expand(outdir or f'~/logdir/published/{card["name"]}')
   return evaluation.write_evaluation(
     agent, config, facts, outdir, episodes, count, videos, make_env, force
   )

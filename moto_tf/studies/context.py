@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from moto_tf import rules
 from moto_tf.config import Config
 from moto_tf.data import episodes as files
 from moto_tf.errors import warn
@@ -134,7 +135,7 @@ def find_data(config, logdir: Path, given: Path | None) -> Path | None:
   Raises:
     StudyError: there is no such directory (any more).
   """
-  path = given.expanduser() if given else offline_dir(config, logdir)
+  path = rules.expand(given) if given else offline_dir(config, logdir)
   if path is None or path.is_dir():
     return path
   if given:

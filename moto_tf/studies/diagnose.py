@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from moto_tf import files, policy
+from moto_tf import files, policy, rules
 from moto_tf.bounded import read_json
 from moto_tf.registry import resolve
 from moto_tf.results.plotting import save_figure
@@ -49,8 +49,8 @@ def diagnose(
   """
   named = {k: STUDIES[k] for k in (STUDIES if studies is None else studies)}
   chosen = {k: study for k, study in STUDIES.items() if k in named}
-  logdir = Path(logdir).expanduser()
-  outdir = Path(outdir).expanduser() if outdir else logdir / 'diagnosis'
+  logdir = rules.expand(logdir)
+  outdir = rules.expand(outdir) if outdir else logdir / 'diagnosis'
   agent, config, meta = policy.load_agent(logdir, checkpoint, False)
   same = _facts(logdir, meta)
   files.reserve(

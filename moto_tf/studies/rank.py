@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from moto_tf import files, policy
+from moto_tf import files, policy, rules
 from moto_tf.errors import warn
 from moto_tf.results import evaluations
 from moto_tf.results.plotting import COLORS, STYLE, new_figure, save_figure
@@ -60,12 +60,12 @@ def rank(
   """
   if by not in SCORES:
     raise StudyError(f'There is no score {by!r}; it is {", ".join(SCORES)}.')
-  logdirs = [Path(logdir).expanduser() for logdir in logdirs]
-  outdir = Path(outdir).expanduser() if outdir else logdirs[0] / 'rank'
+  logdirs = [rules.expand(logdir) for logdir in logdirs]
+  outdir = rules.expand(outdir) if outdir else logdirs[0] / 'rank'
   files.reserve(outdir / 'rank.json', force)
   rows = []
   for logdir in logdirs:
-    rows += look_at_run(logdir, Path(data).expanduser() if data else None)
+    rows += look_at_run(logdir, rules.expand(data) if data else None)
   if not rows:
     raise StudyError(
       'Nothing to rank: no checkpoint has a world model and critics that say '

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moto_tf import files, images, memory
+from moto_tf import files, images, memory, rules
 from moto_tf.data.episodes import episode_return
 from moto_tf.envs.driver import Driver
 from moto_tf.errors import MotoError, warn
@@ -136,7 +136,7 @@ def evaluate_run(
   """
   from moto_tf.policy import load_agent
 
-  logdir = Path(logdir).expanduser()
+  logdir = rules.expand(logdir)
   agent, config, meta = load_agent(logdir, checkpoint)
   facts = {
     'task': config.task,
@@ -146,7 +146,7 @@ def evaluate_run(
     'seed': seed,
     **meta['counters'],
   }
-  outdir = Path(outdir or logdir / 'evaluation').expanduser()
+  outdir = rules.expand(outdir or logdir / 'evaluation')
   return write_evaluation(
     agent, config, facts, outdir, episodes, count, videos, make_env, force
   )
