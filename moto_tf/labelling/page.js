@@ -103,9 +103,12 @@ function drawList() {
     row.append(button);
     return row;
   });
-  $('list').replaceChildren(...rows);
+  const list = $('list');
+  list.replaceChildren(...rows);
   if (rows[current]) {
-    rows[current].scrollIntoView({ block: 'nearest' });
+    const top = rows[current].offsetTop;
+    const least = top + rows[current].offsetHeight - list.clientHeight;
+    list.scrollTop = Math.min(Math.max(list.scrollTop, least), top);
   }
 }
 
