@@ -22,6 +22,7 @@ CONTINUE = 'Run the same command to go on.'
 COMMANDS = {
   'collect': 'record demonstrations with scripted experts',
   'dataset': 'look at episodes, import those of others, export them',
+  'label': 'a person says which episodes succeeded, on a page of videos',
   'train': 'offline pre-training, then online fine-tuning',
   'suite': 'a grid of tasks, methods and seeds, to its figures',
   'evaluate': 'roll a trained policy out: success, return, video',

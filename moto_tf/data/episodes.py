@@ -15,7 +15,7 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -176,7 +176,7 @@ def episode_length(path: pathlib.Path) -> int:
   Only the header is read; names of other people's files may end in any number.
   Raises EpisodeError when the file is unreadable.
   """
-  with _opened(path) as file:
+  with opened(path) as file:
     _require(file.names, ('reward',), path)
     (shape, _) = file.header('reward')
     if len(shape) != 1:
@@ -226,7 +226,7 @@ def _read_arrays(path, spaces, logs):
 
   What their headers say is checked before memory is taken for the content.
   """
-  with _opened(path) as file:
+  with opened(path) as file:
     if not {*FLAGS} <= {*file.names}:
       file.check_names()  # Before they are taken for missing.
     keys = [key for key in file.names if not key.startswith('log_')]
@@ -257,8 +257,12 @@ def _claim(file: Npz, key, source):
 
 
 @contextlib.contextmanager
-def _opened(path):
-  """The arrays of a file; explains whatever reading raises."""
+def opened(path: pathlib.Path) -> Iterator[Npz]:
+  """The arrays of a file, for a `with` block.
+
+  Whatever reading raises in the block becomes an EpisodeError that names the
+  file.
+  """
   try:
     with open_npz(path) as file:
       yield file

@@ -1,0 +1,1 @@
+"""People who say which episodes succeeded: a page, and what it writes."""
