@@ -10,6 +10,8 @@ from moto_tf.rules import ConfigError, is_list, show
 GIB = 2**30
 # Of a process with an environment, at least.
 WORKER = GIB // 10
+# Of one with TensorFlow, at least.
+COLLECTOR = GIB // 2
 # Of the largest GPU; how much one has TensorFlow alone knows.
 GPU = 192 * GIB
 LIMITS = (
@@ -34,12 +36,15 @@ def estimate(config) -> dict[str, int]:
   episodes = -(-config.online_steps // config.updates_per_episode)
   # An environment's own limit may be any, so without one nothing is known.
   held = episodes * config.env.time_limit
+  collectors = config.collectors if config.collect == 'async' else 0
   return {
     'weights': sizes.weights(config),
     'a gradient step': sizes.gradient_step(config),
     'latent buffers': sizes.latent_buffers(config),
     'episodes of an evaluation': config.eval_episodes * length * record,
     'environments': WORKER * (1 + min(config.envs, config.eval_episodes)),
+    'collectors': collectors
+    * (COLLECTOR + sizes.weights(config) // sizes.COPIES),
     'the replay': min(config.replay.capacity, held) * record,
   }
 

@@ -206,6 +206,7 @@ RULES = {
   ),
   'precision': one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
   'env_workers': one_of('process', 'none'),
+  'collect': one_of('turns', 'async'),
   'eval_action': one_of('mean', 'mode', 'sample'),
   r'actor\.sample_grad': one_of('exact', 'dreamerv2'),
   r'.+\.act': one_of('elu', 'relu', 'gelu', 'silu', 'tanh'),
@@ -224,7 +225,9 @@ RULES = {
   r'checkpoint_milestones|replay\.offline_episodes': at_least(0),
   r'env\.(time_limit|extra_size)|env_timeout|replay\.prefetch': at_least(0),
   r'updates_per_episode|(log|checkpoint)_every|eval_episodes': at_least(1),
-  r'checkpoint_keep|envs|env\.(image_size|action_repeat)': at_least(1),
+  r'checkpoint_keep|envs|collectors|env\.(image_size|action_repeat)': at_least(
+    1
+  ),
   r'replay\.(batch|capacity)|(en|de)coder\.cnn_depth': at_least(1),
   r'rssm\.(ensemble|hidden|deter|stoch)|horizon': at_least(1),
   r'slow_target_update': at_least(1),

@@ -179,6 +179,10 @@ class Agent:
     """Arrays for a checkpoint."""
     return {k: v.numpy() for k, v in self.variables().items()}
 
+  def save_policy(self) -> dict[str, np.ndarray]:
+    """Those that acting needs."""
+    return {k: v.numpy() for k, v in self.policy_variables().items()}
+
   def load(
     self, arrays: dict[str, np.ndarray], policy_only: bool = False
   ) -> None:

@@ -77,6 +77,8 @@ class Monitor:
       'train': session.agent.seconds,
       **{f'episode_{k}': v for k, v in self._episode_seconds.items()},
     }
+    if session.config.collect == 'async':
+      total['episode_wait'] = session.waited
     seconds = {k: v - self._seconds.get(k, 0) for k, v in total.items()}
     self._seconds = total
     logger = session.logger

@@ -16,6 +16,7 @@ from moto_tf.envs.worker import WorkerError
 from moto_tf.errors import MotoError, warn
 from moto_tf.signals import StopAsked
 from moto_tf.training.checkpoint import CheckpointError
+from moto_tf.training.collectors import episode_seed
 from moto_tf.training.evaluation import episode_metrics
 from moto_tf.training.logger import Logger
 from moto_tf.training.monitor import Monitor
@@ -76,8 +77,13 @@ class Run:
     """Rolls the policy out for online episode `number`; D = D + tau.
 
     Does nothing if a run that was stopped between its updates has it already.
+    With `collect` async it was rolled out beside the updates before.
     """
-    if self.episode <= self.session.prefill + number:
+    if self.episode > self.session.prefill + number:
+      return
+    if self.config.collect == 'async':
+      self._receive()
+    else:
       self._collect(self.agent.policy)
 
   def updates(self, number: int) -> Iterator[int]:
@@ -185,32 +191,62 @@ class Run:
     episode, lost = None, []
 
     def lose(seed, problem):
-      # First of all, since the next one may be lost, too.
-      session.save_if_new()
-      lost.append(seed)
-      if len(lost) == LOST:
-        raise TrainingError(
-          f'{LOST} episodes in a row were lost, of the seeds '
-          f'{", ".join(map(str, lost))}. Everything before them is saved in '
-          f'{self.logdir / "checkpoints"}. The last one: {problem}'
-        )
-      warn(
-        f'the episode of seed {seed} is lost, another seed takes its place. '
-        f'{problem}'
-      )
+      lost.append((seed, problem))
+      self._lose(lost)
 
     with self._stoppable():
       while episode is None:
-        seed = _episode_seed(self.config.seed, counters.episode, len(lost))
+        seed = episode_seed(self.config.seed, counters.episode, len(lost))
         (episode,) = session.driver.run(policy, [seed], on_lost=lose)
+    self._add(episode, len(lost), session.driver.seconds)
+
+  def _receive(self):
+    """The same for an episode of the collectors."""
+    session, counters = self.session, self.session.counters
+    session.leave_if_asked(self.monitor.log)
+    last = (self.total - 1 - self.config.offline_steps) // (
+      self.config.updates_per_episode
+    )
+    with self._stoppable():
+      played = session.collectors().next(
+        counters.episode,
+        session.prefill + last + 1,
+        self.agent.save_policy,
+        counters.gradient_step,
+      )
+    for count in range(len(played.lost)):
+      self._lose(played.lost[: count + 1])
+    age = counters.gradient_step - played.step
+    self.logger.add({'policy_age': age}, 'episode')
+    self._add(played.episode, len(played.lost), played.seconds)
+
+  def _lose(self, lost):
+    """Says that an episode was lost, the last of several by seed and reason."""
+    # First of all, since the next one may be lost, too.
+    self.session.save_if_new()
+    seed, problem = lost[-1]
+    if len(lost) == LOST:
+      raise TrainingError(
+        f'{LOST} episodes in a row were lost, of the seeds '
+        f'{", ".join(str(seed) for seed, _ in lost)}. Everything before them '
+        f'is saved in {self.logdir / "checkpoints"}. The last one: {problem}'
+      )
+    warn(
+      f'the episode of seed {seed} is lost, another seed takes its place. '
+      f'{problem}'
+    )
+
+  def _add(self, episode, lost, seconds):
+    """D = D + tau, after so many that were lost."""
+    counters = self.session.counters
     metrics = episode_metrics(episode)
     self.replay.add(episode, f'{counters.episode:06d}')
     counters.episode += 1
     # Not before: a run that is continued in between loses them again.
-    counters.lost_episodes += len(lost)
+    counters.lost_episodes += lost
     counters.agent_step += metrics['length']
-    counters.env_step += metrics['length'] * session.driver.action_repeat
-    self.monitor.after_episode(metrics, session.driver.seconds)
+    counters.env_step += metrics['length'] * self.session.driver.action_repeat
+    self.monitor.after_episode(metrics, seconds)
 
   @contextlib.contextmanager
   def _stoppable(self):
@@ -240,12 +276,3 @@ class Run:
       f'Not finite at gradient step {step + 1}: {values}. {saved} Try a '
       'lower learning rate, or --precision float32.'
     )
-
-
-def _episode_seed(seed, episode, lost):
-  """Seed of a collected episode, 2,000,000 to 2^31, apart from evaluation.
-
-  Another one for each that was lost in its place; 0 adds nothing.
-  """
-  state = np.random.SeedSequence([seed, episode, lost]).generate_state(1)
-  return 2_000_000 + int(state[0]) % (2**31 - 2_000_000)

@@ -19,6 +19,7 @@ from moto_tf.policy import spaces_to_meta
 from moto_tf.signals import StopRequest
 from moto_tf.training import meta, rundir
 from moto_tf.training.checkpoint import Checkpoints
+from moto_tf.training.collectors import Collectors
 from moto_tf.training.logger import Logger
 from moto_tf.training.records import Records
 
@@ -75,6 +76,7 @@ class Session:
     self.make_env = make_env or rundir.env_maker(config)
     self.stop = StopRequest()
     self.unfinished = False
+    self._collectors = None
     self._checkpoints = Checkpoints(
       self.logdir / 'checkpoints', config.checkpoint_keep, meta.check
     )
@@ -149,6 +151,11 @@ class Session:
   def phase(self) -> str:
     return self.phase_at(self.counters.gradient_step)
 
+  @property
+  def waited(self) -> float:
+    """Seconds that learning has waited for the collectors."""
+    return self._collectors.wait if self._collectors else 0.0
+
   def phase_at(self, step: int) -> str:
     """The phase of the gradient step after `step` of them."""
     return 'offline' if step < self.config.offline_steps else 'online'
@@ -163,6 +170,17 @@ class Session:
       config.env_timeout,
       self.stop.check,
     )
+
+  def collectors(self) -> Collectors:
+    """Those of the run, which are started when they are first wanted."""
+    if self._collectors is None:
+      self._collectors = Collectors(
+        self.config,
+        self.make_env,
+        self.stop.check,
+      )
+      self.close_with(self._collectors.close)
+    return self._collectors
 
   def save(self) -> Path:
     """Writes a checkpoint of everything that continues the run."""
