@@ -4,11 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import ACT, SPACES, randomize
 from test_export_policy import load_runs
 
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.deploy import check, formats, runner
+from moto_tf.deploy.protocol import DeployError
+from moto_tf.nn import dists
 from moto_tf.policy import Policy
 from moto_tf.presets import make_config
 
@@ -24,11 +27,18 @@ SIZES = {
   r'.*\.(layers|channels)': [40, 40],
   r'.*\.(hidden|deter|latent)': 40,
 }
-# Those of one class act alike: all of them from images, one of them from state.
-CASES = [(name, 'images') for name in METHODS] + [
-  (name, 'state')
-  for name in ('moto', 'bc', 'sac', 'cql', 'iql', 'lompo', 'combo')
+# One for everything that makes agents; images come with a vector beside them.
+CASES = [
+  *[(name, 'images') for name in ('sac', 'iql', 'lompo', 'dreamerv2')],
+  *[(name, 'state') for name in ('bc', 'cql', 'combo', 'dreamerv2_paper')],
+  ('moto', 'state'),
 ]
+
+
+def test_every_method_has_a_case():
+  made = {METHODS[name].make for name, _ in CASES}
+  ours = lambda make: str(make).startswith('moto_tf.')
+  assert made == {m.make for m in METHODS.values() if ours(m.make)}
 
 
 def make(method, seen, **settings):
@@ -73,3 +83,31 @@ def test_formats_act_as_load_policy(method, seen, tmp_path):
     assert row['jumps'] == 0, (name, row)
   assert found['int8']['mean'] > found['float32']['mean']
   assert ('image' in interface['observations']) == (seen == 'images')
+  assert_starts_anew(agent, sequences(agent)[0])
+
+
+def assert_starts_anew(agent, sequence):
+  """Where an episode begins, the state does not matter, and else it does."""
+  acting = agent.acting_step(dists.normal_cdf)
+  noise = {k: tf.fill(shape, 0.3) for k, (_, shape) in acting.noise.items()}
+  obs = {k: tf.constant(v[:1]) for k, v in sequence.items()}
+
+  def act(value, first):
+    state = {
+      k: tf.cast(tf.fill(shape, value), dtype)
+      for k, (shape, dtype) in acting.state.items()
+    }
+    found, _ = acting.step(
+      {**obs, 'is_first': tf.constant([first])}, state, noise
+    )
+    return found.numpy()
+
+  np.testing.assert_array_equal(act(0, True), act(1, True))
+  if acting.state:
+    assert (act(0, False) != act(1, False)).any()
+
+
+def test_samples_are_refused():
+  agent = make('bc', 'state', eval_action='sample')
+  with pytest.raises(DeployError, match='eval_action is sample'):
+    agent.acting_step(dists.normal_cdf)

@@ -12,6 +12,7 @@ from unittest import mock
 os.environ['TF_USE_LEGACY_KERAS'] = '1'
 import numpy as np
 import tensorflow as tf
+from tensorflow_probability import distributions
 
 PRECISION = types.SimpleNamespace(
   global_policy=lambda: types.SimpleNamespace(compute_dtype='float32')
@@ -22,14 +23,15 @@ def load(checkout: pathlib.Path):
   """Its program as a module, without the simulators that it imports."""
   mixed = types.ModuleType('mixed_precision')
   mixed.experimental = PRECISION  # That name went with TensorFlow 2.4.
-  modules = {
-    'tensorflow.keras': tf.keras,
-    'tensorflow.keras.mixed_precision': mixed,
-    'wrappers': types.ModuleType('wrappers'),
-  }
+  sys.modules.update(
+    {
+      'tensorflow.keras': tf.keras,
+      'tensorflow.keras.mixed_precision': mixed,
+      'wrappers': types.ModuleType('wrappers'),
+    }
+  )
   sys.path.insert(0, str(checkout))
-  with mock.patch.dict(sys.modules, modules):
-    return importlib.import_module('lompo')
+  return importlib.import_module('lompo')
 
 
 class Cell(tf.Module):
@@ -79,6 +81,7 @@ class Public:
       num_models=settings.rssm.ensemble,
       num_units=settings.reward_head.layers[0],
       cnn_depth=settings.encoder.cnn_depth,
+      cnn_act=settings.encoder.act,
       agent_batch_size=settings.latent.batch,
       horizon=settings.horizon,
       log_every=1,
@@ -271,7 +274,6 @@ def given(latents=(), heads=(), actions=(), uniforms=()):
     head = heads.pop(0)
     return head if size is None else np.array([head])
 
-  distribution = importlib.import_module('tensorflow_probability').distributions
   sample = lambda dist: dist.loc + dist.scale * actions.pop(0)
   uniform = lambda shape, minval, maxval: uniforms.pop(0)
   with contextlib.ExitStack() as stack:
@@ -279,6 +281,6 @@ def given(latents=(), heads=(), actions=(), uniforms=()):
     put(tf.random, 'normal', normal)
     put(tf.random, 'uniform', uniform)
     put(np.random, 'choice', choice)
-    put(distribution.Normal, 'sample', sample)
+    put(distributions.Normal, 'sample', sample)
     yield asked
   assert not (latents or heads or actions or uniforms)
