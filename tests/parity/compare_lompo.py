@@ -15,6 +15,8 @@ from moto_tf.nn.tfutils import split, swap, uniform
 from moto_tf.presets import make_config
 
 BATCH, LENGTH, WIDTH, SIZE = 6, 12, 4, 64
+# Weight of the conservative term.
+ALPHA = {'lompo': 0.0, 'combo': 2.5}
 LINE = '  {:38}{:>13}{:>13}{:>10}{:>9}'
 
 
@@ -185,7 +187,7 @@ def compare_rows(agent, public, data):
   acts = tf.math.ndtri(acts).numpy()
   thrown = [None] * rssm.ensemble
   rolled = [x for each in latents for x in (*thrown, each)]
-  theirs, public.agent._dataset = their_data(data, False), None
+  theirs = their_data(data, False)
   public.put(agent.save())
   case = {
     'latents': after_prior(noise) + rolled,
@@ -206,10 +208,12 @@ def compare_rows(agent, public, data):
   row('actions, with noise', flat(ours['action']), other['action'])
   row('features of s[t+1]', flat(ours['feat'][:, 1:]), other['next'])
   row('mean reward', metrics['imag_reward_raw'], raw.mean())
-  reward = flat(ours['reward'])
-  row('reward less penalty', reward, other['reward'])
   if 'imag_penalty' in metrics:
-    row('mean penalty', metrics['imag_penalty'], (raw - other['reward']).mean())
+    row('reward less penalty', flat(ours['reward']), other['reward'])
+    penalty = (raw - other['reward']).mean()
+    row('mean penalty', metrics['imag_penalty'], penalty)
+  else:
+    row('reward', flat(ours['reward']), raw)
   public.agent._dataset = iter([theirs])
   with given(after_prior(noise), [0] * LENGTH):
     other = public.rows('_generate_real_data')
@@ -240,7 +244,8 @@ def compare_behavior(agent, public):
     public.behavior_step(batch)
   metrics = agent.functions['behavior'](seed, now)
   logged = {k: float(v) for k, v in public.logged.items()}
-  half = lambda key: np.mean([metrics[f'critic_{x}_{key}'] for x in PARTS])
+  names = 'critic_data', 'critic_model'
+  half = lambda key: np.mean([metrics[f'{name}_{key}'] for name in names])
   row('critic loss', metrics['critic_loss'], logged['agent/Q_loss'])
   row('mean target', half('target'), logged['agent/Q_target'])
   q = np.mean([logged[f'agent/Q{i}_value'] for i in (1, 2)])
@@ -250,15 +255,11 @@ def compare_behavior(agent, public):
     norm = logged[f'agent/{theirs}_grad_norm']
     row(f'{ours} gradient norm', metrics[f'{ours}_grad_norm'], norm)
   slopes = gradients(agent, 'critic') | gradients(agent, 'actor')
-  given_there = public.gradients
   parts = ['critics/online/', 'actor/']
-  rows_of_weights('gradient', slopes, given_there, parts)
+  rows_of_weights('gradient', slopes, public.gradients, parts)
   new = public.weights()
   parts.append('critics/target/')
   rows_of_weights('weights after', agent.save(), new, parts)
-
-
-PARTS = 'data', 'model'
 
 
 def compare_acting(agent, public, rng):
@@ -289,13 +290,14 @@ def compare_acting(agent, public, rng):
 def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('lompo', type=pathlib.Path, help='checkout of the code')
+  parser.add_argument('--methods', nargs='+', default=ALPHA, choices=ALPHA)
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
   program = public_lompo.load(args.lompo)
-  for method, alpha in (('lompo', 0.0), ('combo', 2.5)):
+  for method in args.methods:
     rng = np.random.default_rng(args.seed)
     agent, data = make(method, rng), make_data(rng)
-    public = Public(program, agent, alpha)
+    public = Public(program, agent, ALPHA[method])
     print(f'\n{method.upper()}\n{"-" * len(method)}')
     if method == 'lompo':
       compare_model(agent, public, data)
