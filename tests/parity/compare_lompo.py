@@ -20,7 +20,7 @@ ALPHA = {'lompo': 0.0, 'combo': 2.5}
 LINE = '  {:38}{:>13}{:>13}{:>10}{:>9}'
 
 
-def make(method, rng):
+def make(method, act, rng):
   """An agent of the paper's sizes whose weights are all of some size."""
   config = make_config(
     *('metaworld', 'latent_paper', method),
@@ -29,6 +29,7 @@ def make(method, rng):
       'replay.batch': BATCH,
       'replay.length': LENGTH,
       'offline_steps': 0,
+      r'(en|de)coder\.act': act,
     },
     {'combo.states': 'all'} if method == 'combo' else {},
   )
@@ -291,12 +292,13 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('lompo', type=pathlib.Path, help='checkout of the code')
   parser.add_argument('--methods', nargs='+', default=ALPHA, choices=ALPHA)
+  parser.add_argument('--act', default='relu', help='of encoder and decoder')
   parser.add_argument('--seed', type=int, default=0)
   args = parser.parse_args()
   program = public_lompo.load(args.lompo)
   for method in args.methods:
     rng = np.random.default_rng(args.seed)
-    agent, data = make(method, rng), make_data(rng)
+    agent, data = make(method, args.act, rng), make_data(rng)
     public = Public(program, agent, ALPHA[method])
     print(f'\n{method.upper()}\n{"-" * len(method)}')
     if method == 'lompo':
