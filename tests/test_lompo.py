@@ -18,7 +18,6 @@ from test_metrics_page import unexplained
 
 from moto_tf.agents import latent_agent as shared
 from moto_tf.agents.conservative import soft_maximum
-from moto_tf.deploy.protocol import DeployError
 from moto_tf.nn.tfutils import make_seed, split, uniform
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
@@ -477,8 +476,3 @@ def test_what_cannot_be(settings, message):
 def test_what_has_no_effect_on_others():
   with pytest.raises(ConfigError, match='latent.noise has no effect on moto'):
     make_config({'latent.noise': 0.1})
-
-
-def test_gaussian_latents_are_not_exported():
-  with pytest.raises(DeployError, match='Gaussian latents'):
-    latent_agent().acting_step(tf.identity)

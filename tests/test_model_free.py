@@ -108,12 +108,12 @@ def test_stacks_repeat_the_first_frame():
 
 def acting(number, length):
   """Stacks of an episode as they are made while it runs."""
-  frames, found = None, []
+  frames, found = np.full((2, 2, 2, 9), 7, np.uint8), []
   for t in range(length + 1):
     image = np.zeros((2, 2, 2, 3), np.uint8)
     image[..., 0], image[..., 1] = number, t
     # The other lane is in the middle of an episode of its own.
-    frames = push_frame(frames, image, np.array([t == 0, False]), 3)
+    frames = push_frame(frames, image, np.array([t == 0, False]), 3).numpy()
     found.append(frames[0])
   return found
 

@@ -112,6 +112,20 @@ class Agent:
       f'{type(self).__name__} has no acting_step.'
     )
 
+  def _exported_action(self) -> str:
+    """What `eval_action` says, for `acting_step`.
+
+    Raises:
+      DeployError: it cannot be exported.
+    """
+    how = self._config.eval_action
+    if how == 'sample':
+      raise DeployError(
+        'eval_action is sample, which cannot be exported; give '
+        '--eval_action mean or mode.'
+      )
+    return how
+
   def train(self, batch: dict[str, np.ndarray], step: int) -> dict[str, float]:
     """One gradient step of everything that learns (Algorithm 1).
 

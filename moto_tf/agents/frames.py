@@ -4,7 +4,6 @@ Kostrikov, Yarats, Fergus 2020, *Image Augmentation Is All You Need* (DrQ), has
 the crops: pad by repeating the edge, cut out the old size.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from moto_tf.nn.tfutils import uniform_int
@@ -41,21 +40,21 @@ def stack_frames(images: tf.Tensor, first: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def push_frame(
-  frames: np.ndarray | None, image: np.ndarray, first: np.ndarray, count: int
-) -> np.ndarray:
+  frames: tf.Tensor, image: tf.Tensor, first: tf.Tensor, count: int
+) -> tf.Tensor:
   """The same stacks while acting: the newest image takes the oldest's place.
 
   Args:
-    frames: stacks so far [N, H, W, count * C], None without.
+    frames: stacks so far [N, H, W, count * C].
     image: [N, H, W, C].
-    first: [N], where an episode begins.
+    first: [N], where an episode begins; there `frames` do not matter.
     count: frames of a stack.
   """
-  repeated = np.concatenate([image] * count, -1)
-  if frames is None:
-    return repeated
-  moved = np.concatenate([frames[..., image.shape[-1] :], image], -1)
-  return np.where(first[:, None, None, None], repeated, moved)
+  repeated = tf.concat([image] * count, -1)
+  moved = tf.concat([frames[..., image.shape[-1] :], image], -1)
+  # LiteRT cannot choose between integers of eight bits.
+  pair = tf.cast(repeated, tf.float32), tf.cast(moved, tf.float32)
+  return tf.cast(tf.where(first[:, None, None, None], *pair), image.dtype)
 
 
 def random_crops(

@@ -15,7 +15,7 @@ from moto_tf.agents.base import (
   lane_noise,
   to_tensors,
 )
-from moto_tf.deploy.protocol import ActingStep, DeployError
+from moto_tf.deploy.protocol import ActingStep
 from moto_tf.envs import rewards_are_successes
 from moto_tf.model.world_model import CONTEXT, WorldModel, success_metrics
 from moto_tf.nn import tfutils
@@ -90,29 +90,22 @@ class ModelBasedAgent(Agent):
 
   def acting_step(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> ActingStep:
     """See Agent.acting_step."""
-    how = self._config.eval_action
-    if how == 'sample':
-      raise DeployError(
-        'eval_action is sample, which cannot be exported; give '
-        '--eval_action mean or mode.'
-      )
-    if not self._config.rssm.discrete:
-      raise DeployError(
-        'rssm.discrete is 0: Gaussian latents, as those of LOMPO and COMBO, '
-        'cannot be exported.'
-      )
-    actor = self._acting[2]
+    how, actor = self._exported_action(), self._acting[2]
 
     def step(obs, state, noise):
       state, feat = self._observe_step(obs, state, noise['latent'])
       dist = actor.dist(actor.outputs(feat))
-      action = dist.mean_by(cdf) if how == 'mean' else dist.mode()
+      if how == 'mean' and hasattr(dist, 'mean_by'):
+        action = dist.mean_by(cdf)
+      else:
+        action = getattr(dist, how)()
       return action, {**state, 'action': action}
 
     rssm = self.model.rssm
     start = {**rssm.initial(1), 'action': tf.zeros([1, self._size])}
     state = {k: (tuple(v.shape), v.dtype.name) for k, v in start.items()}
-    return ActingStep(step, state, {'latent': ('gumbel', (1, *rssm.shape))})
+    noise = {'latent': (rssm.latent.noise_kind, (1, *rssm.shape))}
+    return ActingStep(step, state, noise)
 
   def act(
     self,

@@ -10,6 +10,7 @@ import tensorflow as tf
 from moto_tf.agents.base import Agent, check_mode, lane_noise
 from moto_tf.agents.frames import push_frame, random_crops, stack_frames
 from moto_tf.agents.pixel_nets import Net, measure
+from moto_tf.deploy.protocol import ActingStep
 from moto_tf.nn.dists import DiagNormal
 from moto_tf.nn.layers import Module
 from moto_tf.nn.optimizer import Optimizer
@@ -130,15 +131,28 @@ class ModelFreeAgent(Agent):
   ) -> tuple[np.ndarray, dict]:
     """See Agent.policy. The state holds the stacks of frames, by image key."""
     check_mode(mode)
-    first, count = obs['is_first'], self.free.frames
-    frames = {
-      key: push_frame(state[key] if state else None, obs[key], first, count)
-      for key in self._images
-    }
-    seen = {**frames, **{key: obs[key] for key in self._vectors}}
-    seen = {k: tf.convert_to_tensor(v) for k, v in seen.items()}
-    uniform = tf.convert_to_tensor(lane_noise(lanes, self.size))
-    return self._acting(seen, uniform, mode).numpy(), frames
+    if state is None:
+      shapes = self._stacks(len(obs['is_first']))
+      state = {k: tf.zeros(shape, tf.uint8) for k, shape in shapes.items()}
+    action, state = self._acting(
+      {k: tf.convert_to_tensor(obs[k]) for k in (*self.input_keys, 'is_first')},
+      state,
+      tf.convert_to_tensor(lane_noise(lanes, self.size)),
+      mode,
+    )
+    return action.numpy(), state
+
+  def acting_step(self, cdf: Callable[[tf.Tensor], tf.Tensor]) -> ActingStep:
+    """See Agent.acting_step. No noise: nothing is drawn in evaluation."""
+    del cdf
+    how = self._exported_action()
+
+    def step(obs, state, noise):
+      del noise
+      return self._decide(obs, state, tf.zeros([1, self.size]), 1.0, how)
+
+    state = {k: (shape, 'uint8') for k, shape in self._stacks(1).items()}
+    return ActingStep(step, state, {})
 
   def variables(self) -> dict[str, tf.Variable]:
     found = self.standardize.state('standardize/')
@@ -230,19 +244,35 @@ class ModelFreeAgent(Agent):
     crop_seed, seed = split(seed, 2)
     return self.update(self.transitions(data, crop_seed), seed, rate)
 
-  def _act_step(self, obs, uniform, mode):
-    seen = {}
+  def _stacks(self, count):
+    """Shapes of the stacks of frames of N environments, by image key."""
+    shapes = {k: self.obs_space[k].shape for k in self._images}
+    return {
+      k: (count, *sides, self.free.frames * channels)
+      for k, (*sides, channels) in shapes.items()
+    }
+
+  def _act_step(self, obs, state, uniform, mode):
+    train = mode == 'train'
+    how = 'sample' if train else self._config.eval_action
+    scale = self._config.collect_std if train else 1.0
+    return self._decide(obs, state, tf.math.ndtri(uniform), scale, how)
+
+  def _decide(self, obs, state, noise, scale, how):
+    """Actions, and the stacks that the images have been put on."""
+    first, seen = obs['is_first'], {}
+    state = {
+      key: push_frame(state[key], obs[key], first, self.free.frames)
+      for key in self._images
+    }
     if self._images:
-      stack = tf.concat([obs[k] for k in self._images], -1)
+      stack = tf.concat([state[k] for k in self._images], -1)
       seen['pixels'] = self._scale(stack)
     if self._vectors:
       vectors = [self.standardize(k, obs[k]) for k in self._vectors]
       seen['vector'] = tf.concat(vectors, -1)
-    train = mode == 'train'
-    how = 'sample' if train else self._config.eval_action
-    scale = self._config.collect_std if train else 1.0
-    noise = tf.math.ndtri(uniform)
-    return tf.clip_by_value(self.act(seen, noise, scale, how), -1.0, 1.0)
+    action = self.act(seen, noise, scale, how)
+    return tf.clip_by_value(action, -1.0, 1.0), state
 
 
 class UnitPolicyAgent(ModelFreeAgent):

@@ -139,8 +139,8 @@ def text(card: Mapping) -> str:
   if action['chosen_by'] == 'mean':
     lines += [
       '',
-      f'LiteRT has no erf; its approximation is off by {lite.ERF_ERROR:g} at '
-      'most.',
+      'LiteRT has no erf; where the mean needs it, an approximation is off by '
+      f'{lite.ERF_ERROR:g} at most.',
     ]
   return '\n'.join([*lines, ''])
 

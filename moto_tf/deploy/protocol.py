@@ -6,7 +6,7 @@ from typing import NamedTuple
 from moto_tf.errors import MotoError
 
 # Kinds of noise that moto_tf.deploy.runner makes from uniform numbers.
-NOISE = ('uniform', 'gumbel')
+NOISE = ('uniform', 'gumbel', 'normal')
 
 
 class DeployError(MotoError, ValueError):

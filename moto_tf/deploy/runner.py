@@ -15,11 +15,13 @@ of moto_tf.
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
 # Files of the formats that LiteRT runs.
 FILES = {'float32': 'policy.tflite', 'int8': 'policy-int8.tflite'}
+NORMAL = NormalDist()
 
 
 class ExportedPolicy:
@@ -125,6 +127,9 @@ class ExportedPolicy:
       value = uniform[begin : begin + size].reshape(part['shape'])
       if part['kind'] == 'gumbel':
         value = -np.log(-np.log(value))
+      elif part['kind'] == 'normal':
+        value = [*map(NORMAL.inv_cdf, value.ravel().tolist())]
+        value = np.float32(value).reshape(part['shape'])
       noise[part['name']] = value
       begin += size
     return noise

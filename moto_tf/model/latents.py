@@ -11,6 +11,7 @@ A kind of latent says what the outputs of a layer mean:
   dist          the distribution of parameters
   noise         what `dist(...).sample(noise=...)` takes
   noise_of      the same, of uniform noise that is given
+  noise_kind    its name in moto_tf.deploy.protocol.NOISE
 """
 
 import numpy as np
@@ -27,6 +28,7 @@ class Categorical:
   """DreamerV2's: `stoch` one-hot vectors of `discrete` classes each."""
 
   stats = 'logit'
+  noise_kind = 'gumbel'
 
   def __init__(self, stoch: int, discrete: int):
     self.shape = [stoch, discrete]
@@ -56,6 +58,7 @@ class Gaussian:
   """DreamerV1's and LOMPO's: `stoch` independent normals."""
 
   stats = 'moments'
+  noise_kind = 'normal'
 
   def __init__(self, stoch: int):
     self.shape = [stoch]
