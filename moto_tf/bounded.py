@@ -27,6 +27,9 @@ HEADER = 10_000
 # Types of arrays that are no pickles.
 KINDS = 'biufc'
 CHUNK = 2**18
+# Of the end of a zip file and the comment in it; what it says of too many
+# entries for its two bytes.
+END, COMMENT, ANY = 22, 2**16, 2**16 - 1
 # Of JSON and YAML.
 DEPTH, TEXT = 40, 2**26
 
@@ -129,7 +132,23 @@ def open_npz(path: Path) -> Iterator[Npz]:
   if path.exists() and not path.is_file():
     raise ValueError('it is no file')  # To open a pipe would wait for ever.
   with zipfile.ZipFile(path) as archive:
+    claimed, found = _count(path), len(archive.infolist())
+    if claimed not in (found, ANY):
+      raise ValueError(f'its directory has {found} of {claimed} entries')
     yield Npz(archive, path.stat().st_size)
+
+
+def _count(path):
+  """How many entries the end of a zip file says there are.
+
+  The directory is read without it: an entry whose length is wrong hides those
+  behind it.
+  """
+  with path.open('rb') as stream:
+    stream.seek(max(0, path.stat().st_size - END - COMMENT))
+    data = stream.read()
+  start = data.rfind(b'PK\5\6') + 10
+  return int.from_bytes(data[start : start + 2], 'little')
 
 
 def _read_header(stream, name):

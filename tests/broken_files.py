@@ -7,6 +7,7 @@ what unfolds to much is a few kilobytes, or less than a megabyte.
 import io
 import json
 import os
+import re
 import struct
 import zipfile
 
@@ -61,11 +62,12 @@ def bomb(path, arrays, key, head, size):
   return path
 
 
-def patch(path, arrays, offset, data):
-  """An archive whose last directory entry is changed from an offset on."""
+def patch(path, arrays, offset, data, entry=-1):
+  """An archive of which a directory entry is changed from an offset on."""
   write(path, arrays, zipfile.ZIP_STORED)
   content = bytearray(path.read_bytes())
-  start = content.rindex(b'PK\x01\x02') + offset
+  starts = [x.start() for x in re.finditer(b'PK\x01\x02', content)]
+  start = starts[entry] + offset
   content[start : start + len(data)] = data
   path.write_bytes(bytes(content))
   return path
@@ -133,6 +135,9 @@ def archives(good, key):
     ),
     'directory points beyond': lambda path: patch(
       path, last, 42, struct.pack('<I', 2**31)
+    ),
+    'entry that hides those behind it': lambda path: patch(
+      path, last, 32, struct.pack('<H', 2**16 - 1), entry=-2
     ),
     'directory with another name': lambda path: patch(path, last, 46, b'x'),
     'nothing': lambda path: path.write_bytes(b''),

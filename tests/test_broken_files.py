@@ -98,6 +98,16 @@ def test_episode_files(tmp_path, tally, capsys):
   settle(found, tally, 'episode files')
 
 
+def test_a_flag_that_the_directory_hides_is_missed(tmp_path):
+  """Flags may be absent, but not since an entry before them swallows them."""
+  records = {'state': np.zeros((5, 2), np.float32), 'reward': np.zeros(5)}
+  records |= {'action': np.zeros((5, 1)), 'success': np.ones(5, bool)}
+  hides = b'\xff\xff'  # The length of the comment of an entry.
+  path = broken_files.patch(tmp_path / 'a.npz', records, 32, hides, -2)
+  with pytest.raises(episodes.EpisodeError, match='has 3 of 4 entries'):
+    episodes.load_episode(path)
+
+
 def test_the_replay_goes_on_behind_a_broken_file(tmp_path, tally, capsys):
   """As many good episodes are held as without it, whatever it claims."""
   found = {}
