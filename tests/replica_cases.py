@@ -20,6 +20,7 @@ from moto_tf import agents, cluster  # noqa: E402
 from moto_tf.agents.dreamer import sg  # noqa: E402
 from moto_tf.nn import replicas  # noqa: E402
 from moto_tf.nn.crew import Crew  # noqa: E402
+from moto_tf.presets import make_config  # noqa: E402
 
 # Of three episode starts inside windows, one row is cloned, of replica 0 alone.
 FIRSTS = (0, 2), (1, 1), (1, 3)
@@ -43,7 +44,12 @@ DREAMER = {
   'horizon': 2,
 }
 uniform = tf.random.stateless_uniform
-BC = {'method': 'bc', 'replay.batch': 4, 'model_free.pad': 0}
+BC = {
+  'precision': 'float32',
+  'replay.batch': 4,
+  'model_free.channels': [4, 4],
+  'model_free.pad': 0,
+}
 
 
 def middling(shape, seed, *rest, **others):
@@ -62,8 +68,14 @@ def two_devices():
   tf.config.set_logical_device_configuration(cpu, [one, one])
 
 
-def shared(crew, **overrides):
-  config = tiny_config(eager=False, replicas=2, **overrides)
+def configure(case, **others):
+  if case is BC:
+    return make_config('debug', 'bc', {**BC, **others})
+  return tiny_config(**case, **others)
+
+
+def shared(crew, case, **others):
+  config = configure(case, eager=False, replicas=2, **others)
   return agents.make_agent(config, SPACES, ACT, crew)
 
 
@@ -83,12 +95,12 @@ def save(found, case, metrics, agent):
 def whole_batches(found, crew):
   """Two replicas and one, of one batch and of noise that all rows share."""
   with mock.patch('tensorflow.random.stateless_uniform', middling):
-    for name, overrides in (('moto', MOTO), ('bc', BC)):
-      config = tiny_config(**overrides)
+    for name, case in (('bc', BC), ('moto', MOTO)):
+      config = configure(case)
       batch = make_batch(config, firsts=FIRSTS, success=SUCCESS)
       one = make_agent(config)
       save(found, f'{name}/one', one.train(batch, 0), one)
-      two = shared(crew, **overrides)
+      two = shared(crew, case)
       save(found, f'{name}/two', two.train(batch, 0), two)
       two.train(batch, 1)
       arrays = [agent.save() for agent in two.agents]
@@ -99,7 +111,7 @@ def whole_batches(found, crew):
 
 def folded_seeds(found, crew):
   """Two replicas, and the mean of the gradients of both halves by hand."""
-  halves = tiny_config(**DREAMER, **{'moto.start_states': 4})
+  halves = configure(DREAMER, **{'moto.start_states': 4})
   batch = make_batch(halves, firsts=FIRSTS)
   grads = []
   for replica in range(2):
@@ -110,7 +122,7 @@ def folded_seeds(found, crew):
   for key in grads[0]:
     mean = (grads[0][key] + grads[1][key]) / 2
     found[f'folded/hand/{key}'] = 0.1 * mean
-  two = shared(crew, **DREAMER, **{'moto.start_states': 8})
+  two = shared(crew, DREAMER, **{'moto.start_states': 8})
   metrics = two.train(batch, 0)
   for key, value in slots(two).items():
     found[f'folded/two/{key}'] = value
@@ -143,8 +155,8 @@ def gradients(agent, rows, seeds):
 
 def overflow(found, crew):
   """A gradient of one replica overflows in float16."""
-  two = shared(crew, precision='mixed_float16', **BC)
-  batch = make_batch(tiny_config(**BC))
+  two = shared(crew, BC, precision='mixed_float16')
+  batch = make_batch(configure(BC))
   batch['action'][1] = 1e18
   before = two.save()
   metrics = two.train(batch, 0)
@@ -192,8 +204,8 @@ def main():
   with Crew(config, cluster.find(config, {})) as crew:
     helpers_of_losses(found, crew)
     whole_batches(found, crew)
-    folded_seeds(found, crew)
     overflow(found, crew)
+    folded_seeds(found, crew)
   np.savez(sys.argv[1], **found)
 
 
