@@ -14,7 +14,14 @@ import numpy as np
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 
 import tensorflow as tf  # noqa: E402
-from helpers import ACT, SPACES, make_agent, make_batch, tiny_config  # noqa: E402
+from helpers import (  # noqa: E402
+  ACT,
+  SPACES,
+  STILL,
+  make_agent,
+  make_batch,
+  tiny_config,
+)
 
 from moto_tf import agents, cluster  # noqa: E402
 from moto_tf.agents.dreamer import sg  # noqa: E402
@@ -42,6 +49,9 @@ DREAMER = {
   **SHORT,
   'method': 'dreamerv2_paper',
   'horizon': 2,
+  # The behavior learns in the model of before its step.
+  'model_opt.lr': STILL,
+  'model_opt.wd': 0.0,
 }
 uniform = tf.random.stateless_uniform
 BC = {

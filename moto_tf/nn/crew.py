@@ -164,9 +164,11 @@ class Crew:
       ) from None
 
   def _lost(self, error):
+    # Before that, TensorFlow says at length where in the program it was.
+    reason = error.message.rpartition('aborted by: ')[2]
     return ReplicaError(
       f'Process {self._processes.number} of {self.processes} has lost another '
-      f'one: {cut(error.message, 300)} The same command, in all processes, '
+      f'one: {cut(reason, 300)} The same command, in all processes, '
       'continues from the last checkpoint.'
     )
 
@@ -183,7 +185,7 @@ class Crew:
 
 def pack(head: dict, arrays: dict[str, np.ndarray]) -> np.ndarray:
   """A message as whole numbers [N], int32, which can be added to zeros."""
-  arrays = {k: np.ascontiguousarray(v) for k, v in arrays.items()}
+  arrays = {k: np.asarray(v) for k, v in arrays.items()}
   kinds = {k: [v.dtype.name, v.shape] for k, v in arrays.items()}
   text = json.dumps([head, kinds]).encode()
   parts = [np.array([len(text)], np.int64).tobytes(), text]
