@@ -257,12 +257,12 @@ def test_settings_that_cannot_be_shared(overrides, message):
 
 
 def test_too_few(monkeypatch):
-  config = tiny_config(replicas=3, replay__batch=3, eager=False)
-  config = config.update({'moto.start_states': 9})
+  config = tiny_config(replicas=3, moto__start_states=9, eager=False)
+  two = {'replicas': 2, 'replay.batch': 4, 'eager': False}
   with pytest.raises(ConfigError, match='3 cannot be spread over the 2'):
     cluster.find(config, {'TF_CONFIG': config_of(0, [1, 2])})
   with pytest.raises(ConfigError, match='3 need as many devices'):
     open_crew(config, StopRequest())
   monkeypatch.setenv('TF_CONFIG', config_of(1, [1, 2]))
   with pytest.raises(ConfigError, match='process 1, which only helps'):
-    open_crew(config.update(replicas=1), StopRequest())
+    open_crew(tiny_config(**two), StopRequest())
