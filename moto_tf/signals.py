@@ -51,6 +51,11 @@ class StopRequest:
       signal.signal(number, handler)
     self._handlers = {}
 
+  def ask(self) -> None:
+    """Asks to stop as SIGTERM does."""
+    if self.number is None:
+      self.number = signal.SIGTERM
+
   def check(self) -> None:
     """Raises StopAsked if a signal came."""
     if self.number is not None:

@@ -53,6 +53,8 @@ class Method:
       its second argument holds possible ones, for examples.
     settings: value and help text of settings that configs.yaml does not hold.
     preset: overrides that come with its name in --configs, likewise.
+    replicas: whether its gradient steps can be shared, see
+      docs/distributed.md.
   """
 
   make: str | Callable
@@ -65,19 +67,29 @@ class Method:
     default_factory=dict
   )
   preset: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  replicas: bool = False
 
 
 def _moto(label, ignores='', **fixed):
   fixed = {f'moto.{key}': value for key, value in fixed.items()}
   make = 'moto_tf.agents.moto:make'
-  return Method(make, label, ('moto',), fixed, ignores, check_moto)
+  return Method(
+    make, label, ('moto',), fixed, ignores, check_moto, replicas=True
+  )
 
 
 def _model_free(name, label, groups=(), ignores=''):
   groups = 'model_free', 'model_free_opt', *groups
   ignores = f'{MODEL_BASED}|{ignores}' if ignores else MODEL_BASED
   make = f'moto_tf.agents.{name}:make'
-  return Method(make, label, groups, ignores=ignores, check=check_model_free)
+  return Method(
+    make,
+    label,
+    groups,
+    ignores=ignores,
+    check=check_model_free,
+    replicas=True,
+  )
 
 
 # Settings of cloning, without effect where nothing is cloned.
@@ -114,6 +126,7 @@ METHODS = Registry(
       fixed={'rssm.ensemble': 1},
       ignores=r'bc_.+',
       check=check_dreamer,
+      replicas=True,
     ),
     'dreamerv2_paper': Method(
       'moto_tf.agents.dreamer:make_paper',
@@ -121,6 +134,7 @@ METHODS = Registry(
       ('moto',),
       ignores=r'bc_.+|moto\.(?!start_states).+',
       check=check_paper_dreamer,
+      replicas=True,
     ),
     'bc': _model_free('bc', 'BC', ('bc',), r'discount|model_free\.tau'),
     'sac': _model_free('sac', 'SAC', ('sac',)),
@@ -146,17 +160,24 @@ def register_method(name: str, make: str | Callable, **entry) -> Method:
   return METHODS.register(name, Method(make, **{'label': name, **entry}))
 
 
-def make_agent(config, obs_space: dict, act_space) -> Any:
+def make_agent(config, obs_space: dict, act_space, crew=None) -> Any:
   """The agent of `config.method`.
 
   Args:
     config: the run's configuration.
     obs_space: observation spaces by key.
     act_space: Box of shape [A] on [-1, 1].
+    crew: moto_tf.nn.crew.Crew whose replicas share its gradient steps; None for
+      an agent alone, whatever `replicas` says.
   """
   from moto_tf import memory  # Which knows the sizes of agents.
 
   memory.check_weights(config)
   # Loads TensorFlow, without its notices, before a method does.
   importlib.import_module('moto_tf.nn')
-  return resolve(METHODS[config.method].make)(config, obs_space, act_space)
+  make = resolve(METHODS[config.method].make)
+  if crew is None:
+    return make(config, obs_space, act_space)
+  from moto_tf.agents.replicated import Replicated
+
+  return Replicated(crew, lambda: make(config, obs_space, act_space))

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from moto_tf.agents.actor_critic import ActorCritic, EpisodeValues
 from moto_tf.agents.model_based import ModelBasedAgent
+from moto_tf.nn import replicas
 from moto_tf.nn.layers import Layers
 from moto_tf.nn.tfutils import split, uniform
 
@@ -140,7 +141,7 @@ class PaperDreamer(Dreamer):
     count = self._config.moto.start_states
     if count:
       keys = uniform(states['is_terminal'].shape, draw_seed)
-      pick = tf.math.top_k(keys, count).indices
+      pick = tf.math.top_k(keys, replicas.share(count)).indices
       states = {k: tf.gather(v, pick) for k, v in states.items()}
     return states, seed
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.agents.base import Agent, check_mode, lane_noise
+from moto_tf.agents.base import Agent, check_mode, lane_noise, to_tensors
 from moto_tf.agents.frames import push_frame, random_crops, stack_frames
 from moto_tf.agents.pixel_nets import Net, measure
 from moto_tf.deploy.protocol import ActingStep
+from moto_tf.nn import replicas
 from moto_tf.nn.dists import DiagNormal
 from moto_tf.nn.layers import Module
 from moto_tf.nn.optimizer import Optimizer
@@ -40,7 +41,7 @@ class Transitions(NamedTuple):
 
   def mean(self, values: tf.Tensor) -> tf.Tensor:
     """Mean over the steps within episodes of [..., N], and over the rest."""
-    count = tf.maximum(tf.reduce_sum(self.mask), 1)
+    count = replicas.divisor(tf.reduce_sum(self.mask))
     sums = tf.reduce_sum(self.mask * values, -1) / count
     return tf.reduce_mean(sums)
 
@@ -168,7 +169,7 @@ class ModelFreeAgent(Agent):
 
   def traces(self, batch: dict[str, np.ndarray]) -> Iterator[tuple]:
     """See Agent.traces."""
-    args = self._args(batch, 0)
+    args = self._args(to_tensors(batch), 0)
     graph = self.functions['update'].get_concrete_function(*args).graph
     yield 'update', graph, None
 
@@ -234,8 +235,7 @@ class ModelFreeAgent(Agent):
     return tf.cast(images, self.layers.dtype) / 255
 
   def _args(self, batch, step):
-    data = {k: tf.convert_to_tensor(v) for k, v in batch.items()}
-    return data, self._seed(1, step), tf.constant(self.decay(step))
+    return batch, self._seed(1, step), tf.constant(self.decay(step))
 
   def _train(self, batch, step):
     return self.functions['update'](*self._args(batch, step))

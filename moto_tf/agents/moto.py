@@ -14,6 +14,7 @@ from moto_tf.agents.assessment import contrast_penalty
 from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.agents.penalties import statistics
 from moto_tf.agents.returns import real_returns, value_expansion
+from moto_tf.nn import replicas
 from moto_tf.nn.layers import Layers
 from moto_tf.nn.tfutils import split, uniform
 
@@ -213,7 +214,7 @@ class MOTO(ActorCritic):
     return loss, {
       'actor_bc_loss': loss,
       'bc_share': share,
-      'bc_records': tf.reduce_sum(cloned(data)),
+      'bc_records': replicas.total(tf.reduce_sum(cloned(data))),
     }
 
   def _values_weight(self):
@@ -246,7 +247,7 @@ class MOTO(ActorCritic):
       one = config.moto.data_target == 'one_step'
       target = sg(real['reward'] + discount * (value if one else v_hat)[0])
     q_data = self.critics(real['feat'], real['action'])
-    count = tf.maximum(tf.reduce_sum(real['mask']), 1)
+    count = replicas.divisor(tf.reduce_sum(real['mask']))
     data_loss = tf.reduce_sum(real['mask'] * (target - q_data) ** 2, 1) / count
     return tf.reduce_sum(model_loss + data_loss), {
       'critic_model_loss': tf.reduce_sum(model_loss),
@@ -314,7 +315,7 @@ def clone_loss(
   valid, mask = 1 - data['is_first'][:, 1:], cloned(data)
   log_prob = actor(sg(feat[:, :-1])).log_prob(data['action'][:, 1:])
   total = tf.reduce_sum(valid if mean == 'batch' else mask)
-  loss = -tf.reduce_sum(mask * log_prob) / tf.maximum(total, 1)
+  loss = -tf.reduce_sum(mask * log_prob) / replicas.divisor(total)
   return loss, tf.reduce_mean(mask)
 
 
@@ -334,7 +335,8 @@ def draw_transitions(
   Args:
     post: states [B, T, ...] with 'feat'.
     data: batch [B, T, ...].
-    count: number drawn; 0: all B * (T - 1), those across episodes masked.
+    count: number drawn, by all replicas together; 0: all B * (T - 1), those
+      across episodes masked.
     seed: [2].
 
   Returns:
@@ -347,7 +349,7 @@ def draw_transitions(
   if count:
     # Random keys, smaller than any valid one where invalid.
     keys = uniform(valid.shape, seed) + valid
-    pick = tf.math.top_k(keys, count).indices
+    pick = tf.math.top_k(keys, replicas.share(count)).indices
   here = lambda x: tf.gather(flat(x[:, :-1]), pick)
   then = lambda x: tf.gather(flat(x[:, 1:]), pick)
   return {

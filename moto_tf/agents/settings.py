@@ -142,6 +142,37 @@ def check_latent(
     )
 
 
+def check_replicas(values: Mapping[str, Any], able: bool, starts: bool) -> None:
+  """Raises ConfigError where replicas cannot share a gradient step alike.
+
+  Args:
+    values: of the settings.
+    able: whether the method's gradient steps can be shared.
+    starts: whether the method draws `moto.start_states`.
+  """
+  count = values['replicas']
+  if count == 1:
+    return
+  if not able:
+    raise ConfigError(
+      f'replicas: gradient steps of {values["method"]} cannot be shared by '
+      f'{count} replicas; set --replicas 1.'
+    )
+  for key in ('replay.batch', *(['moto.start_states'] if starts else [])):
+    if values[key] % count:
+      raise ConfigError(
+        f'{key}: {values[key]} cannot be shared by {count} replicas alike; '
+        f'give a multiple, such as --{key} '
+        f'{-(-values[key] // count) * count}, or other --replicas.'
+      )
+  for key in ('jit', 'eager'):
+    if values[key]:
+      raise ConfigError(
+        f'{key}: True does not go together with replicas: {count}; set '
+        f'--{key} False, or --replicas 1.'
+      )
+
+
 def _check_starts(values):
   starts, batch, length = (
     values[key]

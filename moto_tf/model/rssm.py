@@ -5,7 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from moto_tf.model.latents import make_latent
-from moto_tf.nn import dists
+from moto_tf.nn import dists, replicas
 from moto_tf.nn.layers import Layers, Module, layer_norm
 from moto_tf.nn.nets import StackedMLP
 from moto_tf.nn.tfutils import (
@@ -309,7 +309,7 @@ def kl_loss(
 
   def mean(value):
     if free_avg and balance != 0.5:
-      return tf.maximum(tf.reduce_mean(value), free)
+      return replicas.at_least(tf.reduce_mean(value), free)
     return tf.reduce_mean(tf.maximum(value, free))
 
   if balance == 0.5:

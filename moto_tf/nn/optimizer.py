@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from moto_tf.nn import replicas
 from moto_tf.nn.layers import Module
 
 BETA1, BETA2 = 0.9, 0.999
@@ -15,7 +16,8 @@ class Optimizer(Module):
 
   Weight decay multiplies every weight by 1 - wd once per step, unscaled by
   the learning rate. With mixed_float16 the loss is scaled dynamically. A step
-  with non-finite gradients changes no weight.
+  with non-finite gradients changes no weight. Replicas take the mean of their
+  gradients first.
 
   Args:
     name: of the metrics.
@@ -83,6 +85,8 @@ class Optimizer(Module):
       # Gathered weights have sparse gradients, whose repeated rows must add up
       # before they are measured and clipped.
       grads = {k: tf.convert_to_tensor(g) for k, g in grads.items()}
+      # Before the norm, so that all replicas clip, skip and step alike.
+      grads = replicas.average(grads)
       norm = tf.linalg.global_norm(list(grads.values())) / scale
       finite = tf.math.is_finite(norm)
       tf.cond(

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from moto_tf import cluster
 from moto_tf.config import Config
+from moto_tf.training.helper import help_chief
 from moto_tf.training.run import Run
 
 
@@ -33,13 +35,20 @@ def train(config: Config, make_env: Callable | None = None) -> Path:
     make_env: makes one environment (see moto_tf.envs); by default that of
       `config.task`.
 
+  In a process that TF_CONFIG says is not the first, helps that one instead.
+
   Returns:
     The log directory.
 
   Raises:
     Stopped: SIGTERM or Ctrl-C came; everything is saved.
     TrainingError: a loss is not finite; a finite checkpoint is saved.
+    ReplicaError: another process was lost.
   """
+  processes = cluster.find(config)
+  if processes.number:
+    help_chief(config, processes)
+    return config.path('logdir')
   with Run(config, make_env) as run:
     algorithm_1(run)
   return run.logdir

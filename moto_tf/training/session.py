@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from moto_tf import files, memory, rules
+from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, without_effect
 from moto_tf.data.inspect import differences, read_record
@@ -82,6 +82,8 @@ class Session:
     )
     memory.check(config)
     with contextlib.ExitStack() as stack:
+      # First, so that other processes learn how anything else ends.
+      crew = stack.enter_context(open_crew(config, self.stop))
       offline = rundir.find_offline(config)  # First: a frequent mistake.
       self._owner = stack.enter_context(Owner(self.logdir))
       files.sweep(self.logdir / name for name in rundir.PLACES)
@@ -95,8 +97,11 @@ class Session:
       self.driver = self.make_driver(1)
       stack.callback(self.driver.close)
       spaces = self.driver.obs_space, self.driver.act_space
-      self.agent = make_agent(config, *spaces)
       self._spaces = spaces_to_meta(*spaces)
+      if crew:
+        facts = {'settings': meta.settings(config), 'spaces': self._spaces}
+        crew.tell({'do': 'make', **facts}, {})
+      self.agent = make_agent(config, *spaces, crew)
       keep = self._restore(loaded) if loaded else []
       self.replay = open_replay(
         config,
@@ -247,6 +252,32 @@ class Session:
     step = self.counters.gradient_step
     print(f'Continuing from {path.name} at gradient step {step}.')
     return said['episodes']
+
+
+def open_crew(
+  config: Config, stop: StopRequest
+) -> contextlib.AbstractContextManager:
+  """Context of the replicas of a run, None where there is one.
+
+  Args:
+    config: of the run.
+    stop: asked where another process was asked.
+
+  Raises:
+    ConfigError: this process is not the chief.
+  """
+  processes = cluster.find(config)
+  if processes.number:
+    raise rules.ConfigError(
+      f'{cluster.NAME} says that this is process {processes.number}, which '
+      'only helps process 0; use moto_tf.train or the command train, or unset '
+      'it.'
+    )
+  if config.replicas == 1:
+    return contextlib.nullcontext()
+  from moto_tf.nn.crew import Crew
+
+  return Crew(config, processes, stop.ask)
 
 
 def open_replay(
