@@ -68,7 +68,7 @@ FILLER = Filler()
 def test_a_disk_that_is_full_at_every_kind_of_write(mounted, monkeypatch):
   """The error names the file; the same command goes on to an equal end."""
   place, _ = mounted
-  monkeypatch.setattr(session, 'make_agent', Plain)
+  monkeypatch.setattr(session, 'make_agent', lambda *x: Plain(*x[:3]))
   settings = {'online_steps': 4, 'eval_every': 2, 'env_workers': 'none'}
   config = tiny(place / 'whole', **settings)
   with make_run(config) as run:

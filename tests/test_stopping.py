@@ -15,8 +15,9 @@ from moto_tf.envs import Env
 from moto_tf.envs.driver import LOST
 from moto_tf.envs.worker import WorkerError
 from moto_tf.training.algorithm import algorithm_1
+from moto_tf.training.collectors import episode_seed
 from moto_tf.training.evaluation import EVAL_SEED
-from moto_tf.training.run import Run, TrainingError, _episode_seed
+from moto_tf.training.run import Run, TrainingError
 from moto_tf.training.session import Stopped
 
 STEPS = 8
@@ -166,7 +167,7 @@ def test_stopped_within_an_evaluation(tmp_path, whole, step):
 @pytest.mark.parametrize('episode', [0, 1, 3])
 def test_stopped_within_an_episode(tmp_path, whole, episode):
   """Of the random ones, and of those of the policy."""
-  wanted = _episode_seed(0, episode, 0)
+  wanted = episode_seed(0, episode, 0)
   hook = once(lambda seed, step: seed == wanted and step == 3, terminate)
   with pytest.raises(Stopped):
     finish(tmp_path, hook)
@@ -190,7 +191,7 @@ def test_a_second_signal_interrupts_at_once(tmp_path):
 
 def breaking(*places):
   """A hook for which the seeds of (episode, lost before) break down."""
-  seeds = {_episode_seed(0, *place) for place in places}
+  seeds = {episode_seed(0, *place) for place in places}
   return lambda seed, step: seed in seeds and step == 4
 
 
@@ -199,14 +200,14 @@ def test_lost_episodes_are_replaced_and_counted(tmp_path, whole, capsys):
   finish(tmp_path / 'a', hook)
   err = capsys.readouterr().err
   for place in ((0, 0), (3, 0), (3, 1)):
-    assert f'episode of seed {_episode_seed(0, *place)} is lost' in err
+    assert f'episode of seed {episode_seed(0, *place)} is lost' in err
   assert 'not finite' in err and 'another seed takes its place' in err
   expected = content(tmp_path / 'a')
   counts = [row['lost_episodes'] for row in expected['metrics.jsonl']]
   assert counts == [1, 3, 3, 3, 3, 3]
   assert expected['episodes'] == whole['episodes']
   # Saved before another seed is tried; killed there, it goes on the same way.
-  third = _episode_seed(0, 3, 2)
+  third = episode_seed(0, 3, 2)
   killed = once(lambda seed, step: seed == third, kill)
   with pytest.raises(Killed):
     finish(tmp_path / 'b', lambda *args: hook(*args) or killed(*args))
