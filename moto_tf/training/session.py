@@ -179,11 +179,7 @@ class Session:
   def collectors(self) -> Collectors:
     """Those of the run, which are started when they are first wanted."""
     if self._collectors is None:
-      self._collectors = Collectors(
-        self.config,
-        self.make_env,
-        self.stop.check,
-      )
+      self._collectors = Collectors(self.config, self.make_env, self.stop.check)
       self.close_with(self._collectors.close)
     return self._collectors
 
