@@ -181,13 +181,18 @@ def _read_header(stream, name):
   return *found, len(np.lib.format.magic(*version)) + width + length
 
 
-def read_json(path: Path) -> Any:
-  """Content of a JSON file that nobody may have made to do harm."""
+def read_json(path: Path, constants: bool = False) -> Any:
+  """Content of a JSON file that nobody may have made to do harm.
+
+  Args:
+    path: of the file.
+    constants: see `parse_json`.
+  """
   with Path(path).open('rb') as stream:
     data = stream.read(TEXT + 1)
   if len(data) > TEXT:
     raise ValueError(f'it has more than {TEXT:,} bytes')
-  return parse_json(data.decode())
+  return parse_json(data.decode(), constants)
 
 
 def parse_json(text: str, constants: bool = False) -> Any:

@@ -40,6 +40,17 @@ def encode_gif(video: np.ndarray, fps: float = 20) -> bytes:
   return stream.getvalue()
 
 
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+  """Image uint8 [H, W, 3] as [size, size, 3], area-averaged.
+
+  The whole image is kept: one that is no square is squeezed.
+  """
+  if image.shape == (size, size, 3):
+    return image
+  resized = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
+  return np.array(resized)
+
+
 def upscale(images: np.ndarray, factor: int) -> np.ndarray:
   """Enlarge images [..., H, W, C] by repeating every pixel factor times."""
   return images.repeat(factor, -3).repeat(factor, -2)

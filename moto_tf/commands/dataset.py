@@ -5,13 +5,16 @@ r"""Episodes on disk: look at them, import those of others, export them.
   python -m moto_tf dataset import --format d4rl kitchen.hdf5 demos/mixed \
     --task kitchen_mixed
   python -m moto_tf dataset export demos/mixed ~/minari --id drawer/scripted-v0
+  python -m moto_tf dataset export demos/mixed ~/lerobot --format lerobot \
+    --id user/drawer
 
 `info` counts episodes, names damaged files and compares with the paper's data.
 `video` writes a GIF, or for a name in .png a contact sheet whose rows are
 episodes and whose columns are times. `import` turns the files of others into
 episodes of a task, in one of the formats below or of your own code; it goes on
 where it was interrupted. Its further options are the env.* settings of
-configs.yaml; train with the same ones. `export` writes a Minari dataset.
+configs.yaml; train with the same ones. `export` writes a dataset of Minari or
+LeRobot.
 """
 
 import argparse
@@ -31,6 +34,7 @@ from moto_tf.commands import (
 )
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
+from moto_tf.data.exporters import EXPORTERS
 from moto_tf.signals import interruptible
 
 
@@ -62,12 +66,16 @@ def main(argv: list[str] | None = None) -> None:
   add('--task', required=True, help='<suite>_<name>, or a name')
   add('--relabel', action='store_true', help='stored rewards may be of others')
   add('--workers', type=processes, default=2, help='processes (2)')
-  export = commands.add_parser('export', help='a Minari dataset')
-  export.add_argument('directory', type=whole_path)
-  export.add_argument('root', type=whole_path, help='of Minari datasets')
-  export.add_argument(
-    '--id', required=True, help='of the dataset, such as drawer/scripted-v0'
+  export = commands.add_parser(
+    'export', help=f'for others: {", ".join(EXPORTERS)}'
   )
+  add = export.add_argument
+  add('directory', type=whole_path)
+  add('root', type=whole_path, help='of datasets of that format')
+  add('--id', required=True, help='of the dataset, such as drawer/scripted-v0')
+  add('--format', choices=EXPORTERS, default='minari', help='(minari)')
+  add('--fps', type=rate, help='lerobot: frames per second (of the suite)')
+  add('--images', choices=('video', 'png'), help='lerobot: kept as (video)')
   for command in (info, video, take, export):
     add_plugins(command)
   args, rest = parser.parse_known_args(argv)
@@ -86,10 +94,19 @@ def main(argv: list[str] | None = None) -> None:
     elif args.command == 'import':
       take_over(args, rest, parser.prog)
     else:
-      from moto_tf.data import minari_export
+      exporter = EXPORTERS[args.format]
+      given = {k: v for k in ('fps', 'images') if (v := getattr(args, k))}
+      for name in given.keys() - {*exporter.options}:
+        parser.error(f'--{name} has no effect on the format {args.format}.')
+      write = registry.resolve(exporter.write)
+      print(f'Wrote {write(args.directory, args.root, args.id, **given)}.')
 
-      path = minari_export.export(args.directory, args.root, args.id)
-      print(f'Wrote {path}.')
+
+def rate(text: str) -> float:
+  """Frames per second from a command line, above 0 and at most 1,000."""
+  if not 0 < (value := float(text)) <= 1000:
+    raise argparse.ArgumentTypeError(f'{text} is not above 0 and up to 1,000')
+  return value
 
 
 def show(directory: pathlib.Path, task: str) -> None:

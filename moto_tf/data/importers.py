@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from moto_tf import envs, rules
-from moto_tf.data import episodes, inspect, store
+from moto_tf.data import episodes, inspect, lerobot, store
 from moto_tf.data.formats import Format, Reader, SourceError, find_copies
 from moto_tf.envs.driver import TRIES
 from moto_tf.envs.worker import Worker, WorkerError
@@ -32,6 +32,12 @@ FORMATS = Registry(
     for suite in envs.SUITES.values()
     if suite.formats
     for name, entry in resolve(suite.formats).items()
+  }
+  # Of no suite.
+  | {
+    'lerobot': Format(
+      lerobot.open_reader, lerobot.WHERE, report=lerobot.report
+    ),
   },
 )
 

@@ -7,25 +7,19 @@ decodes whatever format it finds, so PNG loses nothing.
 """
 
 import json
-import os
 import pathlib
 import re
-import shutil
 
 import h5py
 import numpy as np
 
 import moto_tf
-from moto_tf import files, images, rules
-from moto_tf.data import episodes, inspect
-from moto_tf.errors import MotoError
+from moto_tf import images, rules
+from moto_tf.data import episodes
+from moto_tf.data.exporters import ExportError, appearing, read_source
 
 # The Minari that was seen to load such a dataset.
 VERSION = '0.5.4'
-
-
-class MinariError(MotoError, ValueError):
-  """A dataset cannot be written; the message says why."""
 
 
 def export(
@@ -45,36 +39,20 @@ def export(
     The folder of the dataset.
 
   Raises:
-    MinariError: the name is none, is taken, or an episode is damaged.
+    ExportError: the name is none, is taken, or an episode is damaged.
     EpisodeError: there is no such directory.
     FileError: the dataset cannot be written.
   """
   if not re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', name):
-    raise MinariError(
+    raise ExportError(
       f'{name!r} is no name of a Minari dataset; it ends in a version and has '
       'letters, digits, _ and - between slashes, such as drawer/scripted-v0.'
     )
-  info = inspect.inspect(directory)
-  if info.damage:
-    raise MinariError(
-      f'{directory}: damaged: {", ".join(info.damage)}. Look at them with '
-      '`python -m moto_tf dataset info`, and move them elsewhere.'
-    )
-  if not len(info.lengths):
-    where = episodes.folders_with_episodes(directory)
-    raise MinariError(f'{directory}: there are no episodes here{where}.')
-  path = rules.expand(root) / name
-  if path.exists():
-    raise MinariError(f'{path}: exists already; remove it, or change --id.')
-  partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
-  try:
-    with files.writing(path):
-      (partial / 'data').mkdir(parents=True)
-      _write(info, partial / 'data', name)
-      partial.rename(path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
-  return path
+  info = read_source(directory)
+  with appearing(root, name) as partial:
+    (partial / 'data').mkdir()
+    _write(info, partial / 'data', name)
+  return rules.expand(root) / name
 
 
 def _write(info, folder, name):

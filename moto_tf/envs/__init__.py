@@ -61,6 +61,8 @@ class Suite:
     preset: settings of the preset of the suite's name, by dotted key; with
       `task`. Suites of configs.yaml have theirs there.
     action: what an action means, in units, for the card of an exported policy.
+    step_seconds: time between two environment steps, for datasets of others;
+      0: unknown.
     formats: a dict of the Formats of public data that come with the suite,
       see `moto_tf.data.importers`.
   """
@@ -73,6 +75,7 @@ class Suite:
   compare: str | Callable | None = None
   preset: Mapping[str, Any] | None = None
   action: str = ''
+  step_seconds: float = 0.0
   formats: str | None = None
 
 
@@ -88,6 +91,7 @@ SUITES = Registry(
       action='displacement of the gripper along x, y and z, 1 being 1 cm in '
       'each environment step of 12.5 ms, and the effort that closes it '
       '(negative: opens)',
+      step_seconds=0.0125,
     ),
     'kitchen': Suite(
       make='moto_tf.envs.kitchen.env:make',
@@ -97,6 +101,7 @@ SUITES = Registry(
       action='velocities of the seven joints of the arm and of both fingers, '
       '1 being 2 rad/s (fingers: 2 m/s, within their limits), in environment '
       'steps of 80 ms',
+      step_seconds=0.08,
       formats='moto_tf.envs.kitchen.formats:FORMATS',
     ),
     'gym': Suite(make='moto_tf.envs.gym:make'),
@@ -118,13 +123,14 @@ def register_suite(
   compare: str | Callable | None = None,
   preset: Mapping[str, Any] | None = None,
   action: str = '',
+  step_seconds: float = 0.0,
 ) -> Suite:
   """Adds a suite of one's own; its tasks are then '<name>_<task>'.
 
   Args:
     name: lower-case letters and digits.
     make, demonstrator, binary_reward, all_tasks, measure, compare, preset,
-      action: see `Suite`.
+      action, step_seconds: see `Suite`.
 
   Raises:
     RegistryError: the name is taken, or is none.
@@ -143,6 +149,7 @@ def register_suite(
     compare,
     preset,
     action,
+    step_seconds,
   )
   return SUITES.register(name, suite)
 

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict
-from PIL import Image
 
-from moto_tf import startup
+from moto_tf import images, startup
 from moto_tf.envs import contract, render
 from moto_tf.envs.base import Env, EnvError, check_simulation
 
@@ -139,11 +138,11 @@ class GymEnv(Env):
     result = {}
     for key, space in self.obs_space.items():
       if self._render and key == 'image':
-        result[key] = _resize(self._frame(), self._size)
+        result[key] = images.resize(self._frame(), self._size)
         continue
       value = contract.part(obs, key)
       if _is_image(space):
-        result[key] = _resize(contract.image(value, key), self._size)
+        result[key] = images.resize(contract.image(value, key), self._size)
       else:
         result[key] = contract.vector(value, key, space.shape[0])
     return result
@@ -217,11 +216,3 @@ def _action_bounds(space):
       f'gymnasium.wrappers.TransformAction(env, lambda action: action, {box})'
     )
   return low, high
-
-
-def _resize(image, size):
-  """Image uint8 [H, W, 3] as [size, size, 3], area-averaged."""
-  if image.shape == (size, size, 3):
-    return image
-  resized = Image.fromarray(image).resize((size, size), Image.Resampling.BOX)
-  return np.array(resized)
