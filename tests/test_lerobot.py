@@ -12,7 +12,7 @@ from pyarrow import parquet
 import moto_tf
 from moto_tf.commands import dataset as script
 from moto_tf.data import episodes, importers, inspect, lerobot
-from moto_tf.data.exporters import ExportError
+from moto_tf.data.exporters import DatasetError
 from moto_tf.data.formats import SourceError
 from moto_tf.data.lerobot import meta, pictures, tables, writer
 from moto_tf.data.lerobot.reader import LeRobotReader
@@ -519,7 +519,7 @@ def test_a_bad_episode_is_skipped(changed, tmp_path, capsys):
 
 def test_export_refuses(demos, tmp_path, monkeypatch):
   for name in ('drawer', 'a/b/c', '../a', 'a b/c', 'me/', '.a/b'):
-    with pytest.raises(ExportError, match='is no name'):
+    with pytest.raises(DatasetError, match='is no name'):
       lerobot.export(demos, tmp_path, name)
   # A failure leaves nothing behind.
   with monkeypatch.context() as context:
@@ -528,17 +528,17 @@ def test_export_refuses(demos, tmp_path, monkeypatch):
       lerobot.export(demos, tmp_path, 'me/a')
   assert not list(tmp_path.glob('me/*'))
   lerobot.export(demos, tmp_path, 'me/a')
-  with pytest.raises(ExportError, match='exists already'):
+  with pytest.raises(DatasetError, match='exists already'):
     lerobot.export(demos, tmp_path, 'me/a')
   with monkeypatch.context() as context:
     context.setattr(pictures, 'ENCODERS', {})
-    with pytest.raises(ExportError, match='give --images png'):
+    with pytest.raises(DatasetError, match='give --images png'):
       lerobot.export(demos, tmp_path, 'me/b')
   grey = make(3, 0)
   grey['depth'] = grey.pop('image')[..., :1]
   grey.pop('image_extra')
   episodes.save_episode(tmp_path / 'grey', '000000', grey)
-  with pytest.raises(ExportError, match="observation 'depth' has shape"):
+  with pytest.raises(DatasetError, match="observation 'depth' has shape"):
     lerobot.export(tmp_path / 'grey', tmp_path, 'me/c')
 
 

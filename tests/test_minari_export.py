@@ -10,7 +10,7 @@ from PIL import Image
 
 from moto_tf.commands import dataset as script
 from moto_tf.data import episodes, minari_export
-from moto_tf.data.exporters import ExportError
+from moto_tf.data.exporters import DatasetError
 from moto_tf.files import FileError
 
 
@@ -89,7 +89,7 @@ def test_refusals(demos, tmp_path, monkeypatch):
   root = tmp_path / 'out'
   export = lambda name='a-v0': minari_export.export(directory, root, name)
   for name in ('a', 'a b-v0', '../a-v0', '/a-v0', 'a-v0/'):
-    with pytest.raises(ExportError, match='is no name'):
+    with pytest.raises(DatasetError, match='is no name'):
       export(name)
   # A failure leaves nothing behind.
   with monkeypatch.context() as context:
@@ -107,11 +107,11 @@ def test_refusals(demos, tmp_path, monkeypatch):
       export()
   assert not list(root.iterdir())
   export()
-  with pytest.raises(ExportError, match='exists already'):
+  with pytest.raises(DatasetError, match='exists already'):
     export()
   broken = directory / '000000-4.npz'
   broken.write_bytes(broken.read_bytes()[:-50])
-  with pytest.raises(ExportError, match='damaged: 000000-4.npz'):
+  with pytest.raises(DatasetError, match='damaged: 000000-4.npz'):
     export('b-v0')
   with pytest.raises(episodes.EpisodeError, match='no such directory'):
     minari_export.export(tmp_path / 'typo', root, 'c-v0')

@@ -12,7 +12,7 @@ from moto_tf.data import episodes, inspect
 from moto_tf.errors import MotoError
 
 
-class ExportError(MotoError, ValueError):
+class DatasetError(MotoError, ValueError):
   """A dataset cannot be written; the message says why."""
 
 
@@ -40,18 +40,18 @@ def read_source(directory: Path) -> inspect.Info:
   """Numbers of a directory whose episodes are all intact.
 
   Raises:
-    ExportError: an episode is damaged, or there are none.
+    DatasetError: an episode is damaged, or there are none.
     EpisodeError: there is no such directory.
   """
   info = inspect.inspect(directory)
   if info.damage:
-    raise ExportError(
+    raise DatasetError(
       f'{directory}: damaged: {", ".join(info.damage)}. Look at them with '
       '`python -m moto_tf dataset info`, and move them elsewhere.'
     )
   if not len(info.lengths):
     where = episodes.folders_with_episodes(directory)
-    raise ExportError(f'{directory}: there are no episodes here{where}.')
+    raise DatasetError(f'{directory}: there are no episodes here{where}.')
   return info
 
 
@@ -62,12 +62,12 @@ def appearing(root: Path, name: str) -> Iterator[Path]:
   It appears whole or not at all.
 
   Raises:
-    ExportError: the name is taken.
+    DatasetError: the name is taken.
     FileError: it cannot be written.
   """
   path = rules.expand(root) / name
   if path.exists():
-    raise ExportError(f'{path}: exists already; remove it, or change --id.')
+    raise DatasetError(f'{path}: exists already; remove it, or change --id.')
   partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
   try:
     with files.writing(path):

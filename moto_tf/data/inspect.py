@@ -12,11 +12,21 @@ from moto_tf.data import episodes, tables
 from moto_tf.registry import resolve
 
 _is_number = lambda x: isinstance(x, int | float)
+_list = (
+  lambda x: isinstance(x, list) and all(map(_is_number, x)),
+  'a list of numbers',
+)
 _text = (lambda x: isinstance(x, str), 'a text')
 # What dataset.json holds, as far as anything here asks for it.
 RECORD = {
   **dict.fromkeys(('task', 'order', 'policy', 'format', 'source'), _text),
   'env': (lambda x: isinstance(x, dict), 'a map'),
+  'fps': (_is_number, 'a number'),
+  'instructions': (
+    lambda x: isinstance(x, list) and all(isinstance(i, str) for i in x),
+    'a list of texts',
+  ),
+  **dict.fromkeys(('action_low', 'action_high'), _list),
   'dropped': (
     lambda x: isinstance(x, list) and all(type(i) is int for i in x),
     'a list of numbers',

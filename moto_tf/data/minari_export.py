@@ -16,7 +16,7 @@ import numpy as np
 import moto_tf
 from moto_tf import images, rules
 from moto_tf.data import episodes
-from moto_tf.data.exporters import ExportError, appearing, read_source
+from moto_tf.data.exporters import DatasetError, appearing, read_source
 
 # The Minari that was seen to load such a dataset.
 VERSION = '0.5.4'
@@ -39,12 +39,12 @@ def export(
     The folder of the dataset.
 
   Raises:
-    ExportError: the name is none, is taken, or an episode is damaged.
+    DatasetError: the name is none, is taken, or an episode is damaged.
     EpisodeError: there is no such directory.
     FileError: the dataset cannot be written.
   """
   if not re.fullmatch(r'([\w-]+/)*[\w-]+-v\d+', name):
-    raise ExportError(
+    raise DatasetError(
       f'{name!r} is no name of a Minari dataset; it ends in a version and has '
       'letters, digits, _ and - between slashes, such as drawer/scripted-v0.'
     )

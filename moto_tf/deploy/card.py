@@ -10,8 +10,9 @@ import tensorflow as tf
 import moto_tf
 from moto_tf import envs
 from moto_tf.bounded import read_json
+from moto_tf.data import inspect
 from moto_tf.deploy import lite
-from moto_tf.training import records, rows
+from moto_tf.training import records, rows, rundir
 
 EVALUATIONS = 3  # The last of training that are shown.
 FILES = {
@@ -57,6 +58,7 @@ def make(logdir: Path, config: Any, meta: Mapping, interface: dict) -> dict:
       'meaning': (suite and suite.action) or 'as the environment defines it',
       'repeat': config.env.action_repeat,
       'chosen_by': config.eval_action,
+      **_range(logdir, config),
     },
     'environment': dict(config.env.flat),
     'interface': interface,
@@ -110,7 +112,13 @@ def text(card: Mapping) -> str:
     '',
     f'{action["size"]} numbers within [-1, 1]: {action["meaning"]}. Each is '
     f'held for {action["repeat"]} environment steps. It is the '
-    f"{action['chosen_by']} of the policy's distribution.",
+    f"{action['chosen_by']} of the policy's distribution."
+    + (
+      f' In the demonstrations -1 was {action["data_low"]}, and 1 '
+      f'{action["data_high"]}.'
+      if 'data_low' in action
+      else ''
+    ),
     '',
     '## Success',
     '',
@@ -143,6 +151,14 @@ def text(card: Mapping) -> str:
       f'{lite.ERF_ERROR:g} at most.',
     ]
   return '\n'.join([*lines, ''])
+
+
+def _range(logdir, config):
+  """What -1 and 1 were in imported demonstrations, where they were scaled."""
+  place = rundir.offline_dir(config, logdir)
+  record = inspect.read_record(place) if place else {}
+  ends = {f'data_{x}': record.get(f'action_{x}') for x in ('low', 'high')}
+  return ends if all(ends.values()) else {}
 
 
 def _success(found):

@@ -86,7 +86,7 @@ def export(
 
   Raises:
     PackageError: pyarrow or av is missing.
-    ExportError: the name is none or is taken, an episode is damaged, or an
+    DatasetError: the name is none or is taken, an episode is damaged, or an
       observation is none that LeRobot has.
     EpisodeError: there is no such directory.
     FileError: it cannot be written.

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from moto_tf import envs, files, images, rules
 from moto_tf.data import episodes, lerobot
-from moto_tf.data.exporters import ExportError, appearing, read_source
+from moto_tf.data.exporters import DatasetError, appearing, read_source
 from moto_tf.data.lerobot import pictures
 from moto_tf.data.lerobot.statistics import Statistics
 from moto_tf.errors import warn
@@ -39,14 +39,14 @@ def export(
   """See `moto_tf.data.lerobot.export`."""
   parts = name.split('/')
   if len(parts) != 2 or not all(re.fullmatch(r'\w[\w.-]*', x) for x in parts):
-    raise ExportError(
+    raise DatasetError(
       f'{name!r} is no name of a dataset of LeRobot, which is user/name, of '
       'letters, digits, points, _ and -.'
     )
   info = read_source(directory)
   encoder = pictures.find_encoder() if kept == 'video' else ''
   if kept == 'video' and not encoder:
-    raise ExportError(
+    raise DatasetError(
       f'av has no encoder {" or ".join(pictures.ENCODERS)}; give --images png.'
     )
   fps = fps or _rate(info.record)
@@ -240,7 +240,7 @@ def _features(info, encoder):
     elif len(shape) <= 1:
       found[lerobot.OBSERVATION + key] = _feature(dtype, shape) | {'key': key}
     else:
-      raise ExportError(
+      raise DatasetError(
         f'{info.directory}: observation {key!r} has shape {shape} and dtype '
         f'{dtype}; LeRobot has vectors, and images with three colours.'
       )
@@ -303,9 +303,9 @@ def _write_tasks(path, instruction):
 
 def _instruction(record):
   """The task in words: that of an import, or the name of ours."""
-  stored = record.get('instructions')
-  if isinstance(stored, list) and len(stored) == 1:
-    return str(stored[0])
+  stored = record.get('instructions', ())
+  if len(stored) == 1:
+    return stored[0]
   name = record.get('task', '').partition('_')[2]
   return re.sub(r'[-_]+', ' ', name).strip() or 'unknown'
 
@@ -314,8 +314,7 @@ def _rate(record):
   """Frames per second of recorded episodes; 0 where it is unknown."""
   suite = envs.suite_of(record.get('task', ''))
   repeat = record.get('env', {}).get('action_repeat', 1)
-  stored = record.get('fps')
-  if isinstance(stored, int | float) and 0 < stored <= MOST:
+  if 0 < (stored := record.get('fps', 0)) <= MOST:
     return float(stored)  # Of an import.
   if not suite or not suite.step_seconds or type(repeat) is not int:
     return 0.0

@@ -1,0 +1,1 @@
+../../../moto_tf/deploy/runner.py
