@@ -18,7 +18,7 @@ from moto_tf import presets, yamlfile
 from moto_tf.commands import settings as commands
 from moto_tf.commands import train
 from moto_tf.config import Config
-from moto_tf.data import episodes
+from moto_tf.data import episodes, lerobot
 from moto_tf.presets import load_configs
 from moto_tf.training.checkpoint import Checkpoints
 
@@ -195,6 +195,38 @@ def test_damaged_episodes(fuzz, tmp_path, capsys, write):
     return 'valid' if found == 'accepted' and same(loaded, whole) else found
 
   fuzz(f'damaged episodes, {write.__name__}', check, changes)
+
+
+@pytest.mark.parametrize('images', ['png', 'video'])
+def test_damaged_datasets_of_lerobot(fuzz, tmp_path, capsys, images):
+  """Any file of a dataset that was sound."""
+  for i in range(2):
+    episodes.save_episode(tmp_path / 'demos', f'{i}', make_episode(seed=i))
+  root = lerobot.export(tmp_path / 'demos', tmp_path, 'me/a', 10, images)
+  env = load_configs().make({'env.image_size': 8}).env
+  whole = {
+    str(x.relative_to(root)): x.read_bytes()
+    for x in root.rglob('*')
+    if x.is_file()
+  }
+
+  def check(name, how):
+    (root / name).write_bytes(damage(whole[name], how))
+    found = []
+
+    def load():
+      reader = lerobot.open_reader(root, 'gym_a', env, False)
+      reader.check()
+      found.extend(reader.read(i) for i in range(2))
+
+    result = outcome(capsys, str(root), load)
+    (root / name).write_bytes(whole[name])
+    # What a codec or JSON makes of a changed byte may be sound, but of a shape.
+    good = all(x['image'].shape == (7, 8, 8, 3) for x in found)
+    return 'valid' if result == 'accepted' and good else result
+
+  names = st.sampled_from(sorted(whole))
+  fuzz(f'damaged datasets of LeRobot, {images}', check, names, changes)
 
 
 def test_damaged_checkpoints(fuzz, tmp_path, capsys):

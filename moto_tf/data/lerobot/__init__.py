@@ -113,8 +113,12 @@ def report(info) -> str:
   if not facts['successes']:
     lines.append(
       'The data does not say which episodes succeeded. Look at them and say it '
-      'by `python -m moto_tf label` (docs/labelling.md), or set --bc_threshold '
-      'to the reward of a success.'
+      'by `python -m moto_tf label` (docs/labelling.md)'
+      + (
+        ', or set --bc_threshold to the reward of a success.'
+        if facts['rewards']
+        else '.'
+      )
     )
   return '\n'.join(lines)
 

@@ -18,7 +18,7 @@ from moto_tf.errors import warn
 # Frames per second where no suite says how long a step is.
 UNKNOWN, MOST = 10.0, 1000
 # Of a file, in MB, and of a video in seconds: LeRobot compares times as float32
-# to within 0.1 ms, which they are no longer after 1,024 s.
+# to within 0.1 ms, and from 1,024 s on these are further apart than that.
 DATA_SIZE, VIDEO_SIZE, SECONDS = 100, 200, 500
 SUMS = {'write_page_checksum': True}  # So that damage is seen.
 CHUNK = 1000  # Files in a folder.
