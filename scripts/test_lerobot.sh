@@ -18,7 +18,6 @@ if ! "$lerobot/bin/python" -c 'import lerobot' 2>/dev/null; then
 fi
 "$lerobot/bin/python" -m pip install --quiet './lerobot_policy_moto[test]'
 
-pip install --quiet 'ai-edge-litert~=2.3'
 if [[ ! -e "$data/exported" ]]; then
   echo '== Recording, training for seconds, exporting'
   task=(--task metaworld_drawer-open --env.time_limit 60)

@@ -152,19 +152,16 @@ class Playback(gymnasium.Env):
 
 def test_rollouts_of_lerobot(saved, episodes, exported):
   """Those of lerobot-eval, in two environments at a time."""
-  from lerobot.processor import PolicyProcessorPipeline
   from lerobot.scripts.lerobot_eval import rollout
 
   config = PreTrainedConfig.from_pretrained(saved)
   policy = MotoPolicy.from_pretrained(saved)
   pre, post = make_pre_post_processors(config, pretrained_path=str(saved))
-  same = PolicyProcessorPipeline(steps=[])
   # LeRobot's bridge of simulators calls an only camera observation.image.
   envs = gymnasium.vector.SyncVectorEnv(
     [lambda e=e: Playback(e) for e in episodes[:2]]
   )
   identity = lambda x: x
-  del same
   found = rollout(envs, policy, identity, identity, pre, post, seeds=[0, 1])
   assert found['action'].shape == (2, 30, 4)
   for lane in range(2):

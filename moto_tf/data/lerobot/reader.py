@@ -8,6 +8,9 @@ from moto_tf.data import episodes, lerobot
 from moto_tf.data.formats import Reader, SourceError, check_array
 from moto_tf.data.lerobot import meta, pictures, tables
 
+# Columns of what an action brought.
+SIGNALS = ('next.reward', 'next.success', 'next.terminated', 'next.done')
+
 
 class LeRobotReader(Reader):
   """The episodes of one dataset.
@@ -23,11 +26,11 @@ class LeRobotReader(Reader):
     self._meta = meta.read(path)
     self._cameras = _choose_cameras(self._meta, env)
     self._vectors = {}
-    for name in self._meta.vectors():
+    for name, size in self._meta.vectors().items():
       key = name.removeprefix(lerobot.OBSERVATION).replace('.', '_')
       if key in self._cameras or key in episodes.RESERVED:
         key = f'observed_{key}'
-      self._vectors[key] = name
+      self._vectors[key] = name, size
     kind, shape = self._meta.feature('action')
     if len(shape) != 1:
       raise SourceError(
@@ -36,7 +39,7 @@ class LeRobotReader(Reader):
       )
     self._size = shape[0]
     self._low, self._high = meta.read_range(self._meta, self._size)
-    self._rows = tables.Rows()
+    self._rows, self._last_rows = tables.Rows(), tables.Rows()
     self.names = [f'episode {i}' for i in range(self._count)]
 
   @property
@@ -45,8 +48,8 @@ class LeRobotReader(Reader):
 
   def check(self) -> dict:
     """Facts for dataset.json: what became what."""
-    sources = {k: name for k, (name, *_) in self._cameras.items()}
-    sources |= self._vectors
+    entries = {**self._cameras, **self._vectors}
+    sources = {key: name for key, (name, *_) in entries.items()}
     if not sources:
       raise SourceError(
         f'{self._meta.root / lerobot.INFO}: has no observation that could be '
@@ -60,7 +63,7 @@ class LeRobotReader(Reader):
       'successes': 'next.success' in self._meta.features,
       'last_observation': 'stored' if self._last_path.is_file() else 'repeated',
     }
-    if (self._beyond).any():
+    if self._beyond.any():
       facts['action_low'] = self._low.tolist()
       facts['action_high'] = self._high.tolist()
     return facts
@@ -73,16 +76,13 @@ class LeRobotReader(Reader):
     """
     path, start, count = self._meta.data(index)
     signals = [x for x in SIGNALS if x in self._meta.features]
-    stored = {
-      name: size
-      for name, _, size in self._cameras.values()
-      if self._meta.feature(name)[0] == 'image'
-    }
-    columns = ['episode_index', 'frame_index', 'action']
-    columns += [*signals, *self._vectors.values(), *stored]
+    vectors = [name for name, _ in self._vectors.values()]
+    cameras = [name for name, *_ in self._cameras.values()]
+    stored = [x for x in cameras if self._meta.feature(x)[0] == 'image']
+    columns = ['episode_index', 'frame_index', 'action', *signals]
     # Each once, though a camera may be both images.
-    columns = [*dict.fromkeys(columns)]
-    table = self._rows.read(path, columns, start, count)
+    columns = dict.fromkeys([*columns, *vectors, *stored])
+    table = self._rows.read(path, [*columns], start, count)
     label = f'{path}: episode {index}'
     wanted = {'episode_index': np.full(count, index)}
     wanted['frame_index'] = np.arange(count)
@@ -92,14 +92,13 @@ class LeRobotReader(Reader):
           f'{label}: {name} is not that of rows {start} to '
           f'{start + count - 1}, where meta/episodes says that it is.'
         )
-    last = self._last(index)
+    last = self._last(index, [*dict.fromkeys([*vectors, *cameras])])
     result = {}
     for key, (name, shape, size) in self._cameras.items():
       frames = self._frames(table, index, name, shape, size, label)
       end = self._last_image(last, name, shape, size, frames)
       result[key] = np.concatenate([frames, end])
-    for key, name in self._vectors.items():
-      size = self._meta.vectors()[name]
+    for key, (name, size) in self._vectors.items():
       value = _vector(table, name, size, label)
       end = value[-1:]
       if last is not None:
@@ -152,14 +151,13 @@ class LeRobotReader(Reader):
   def _last_path(self):
     return self._meta.root / lerobot.LAST
 
-  def _last(self, index):
+  def _last(self, index, observed):
     """Row of what was seen after the last action; None where it is unknown."""
     path = self._last_path
     if not path.is_file():
       return None
-    cameras = [name for name, *_ in self._cameras.values()]
-    names = ['episode_index', 'length', *cameras, *self._vectors.values()]
-    table = tables.Rows().read(path, [*dict.fromkeys(names)], index, 1)
+    names = ['episode_index', 'length', *observed]
+    table = self._last_rows.read(path, names, index, 1)
     length = self._meta.episodes['length'][index]
     for name, value in (('episode_index', index), ('length', length)):
       if tables.numbers(table, name, None, str(path))[0] != value:
@@ -168,10 +166,6 @@ class LeRobotReader(Reader):
           f'{index}. Remove the file to repeat last frames instead.'
         )
     return table
-
-
-# Columns of what an action brought, and their place in our records.
-SIGNALS = ('next.reward', 'next.success', 'next.terminated', 'next.done')
 
 
 def _signals(table, names, count, label):
