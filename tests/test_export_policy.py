@@ -17,7 +17,7 @@ from moto_tf import files
 from moto_tf.agents.base import Agent, lane_noise
 from moto_tf.commands import export_policy as command
 from moto_tf.data.episodes import save_episode
-from moto_tf.deploy import check, formats, lite, runner
+from moto_tf.deploy import card, check, formats, lite, runner
 from moto_tf.deploy.export import export_policy
 from moto_tf.deploy.protocol import ActingStep, DeployError
 from moto_tf.nn import dists
@@ -465,6 +465,20 @@ def test_agents_without_a_world_model(tmp_path):
   agent.kind = tf.uint8
   with pytest.raises(DeployError, match='LiteRT has no operation SelectV2'):
     formats.write(agent, tmp_path / 'other')
+
+
+def test_the_card_says_what_actions_were(exported, tmp_path):
+  """In units of the robot, where imported demonstrations were scaled."""
+  config = tiny_config(offline_data=str(tmp_path))
+  assert card._range(tmp_path, config) == {}
+  ends = {'action_low': [-1.0, 0.0], 'action_high': [1.0, 90.0]}
+  (tmp_path / 'dataset.json').write_text(json.dumps(ends))
+  found = card._range(tmp_path, config)
+  assert found == {'data_low': [-1, 0], 'data_high': [1, 90]}
+  content = json.loads((exported / 'card.json').read_text())
+  assert 'data_low' not in content['action']
+  content['action'] |= found
+  assert '-1 was [-1.0, 0.0], and 1 [1.0, 90.0].' in card.text(content)
 
 
 def test_what_it_is_compared_on(policy, logdir, tmp_path):
