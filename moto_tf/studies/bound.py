@@ -28,6 +28,7 @@ from moto_tf.studies.returns import (
 from moto_tf.training.checkpoint import Checkpoints, is_milestone
 
 CHUNK = 512  # Starts at a time.
+PAPER = 'logit_std'  # Its statistic.
 # Gaps by name, and what they are.
 GAPS = {
   'gap': "experts' return less the policy's",
@@ -214,44 +215,54 @@ def describe(numbers: dict) -> str:
 def draw(numbers: dict) -> Figure:
   """Both gaps over the uncertainty, a point per checkpoint, with the bound.
 
+  The first row has the statistic that is the penalty, and where that is another
+  one, the second row has that of the paper.
+
   Args:
     numbers: of `measure`.
   """
-  used, rows = numbers['used'], numbers['checkpoints']
-  x = np.array([row['uncertainty'][used] for row in rows])
+  known = numbers['checkpoints'][0]['uncertainty']
+  names = [x for x in dict.fromkeys((numbers['used'], PAPER)) if x in known]
   with matplotlib.rc_context(STYLE):
-    fig = new_figure(11, 4.8)
-    for ax, (gap, label) in zip(fig.subplots(1, 2), GAPS.items(), strict=True):
-      y = np.array([row[gap] for row in rows])
-      ax.plot(x, y, '-', color='#BBBBBB', lw=0.8, zorder=1)
-      offline = np.array([row['phase'] == 'offline' for row in rows])
-      for mask, marker, color, name in (
-        (offline, 's', COLORS[1], 'offline'),
-        (~offline, 'o', COLORS[0], 'online'),
-      ):
-        if mask.any():
-          style = {'ms': 6, 'mfc': 'white' if name == 'offline' else color}
-          ax.plot(x[mask], y[mask], marker, color=color, label=name, **style)
-      # The first, the last, and where offline training ends.
-      for i in sorted({0, max(0, int(offline.sum()) - 1), len(rows) - 1}):
-        text = f'step {rows[i]["gradient_step"]:,}'
-        style = {'xytext': (6, 5), 'textcoords': 'offset points'}
-        ax.annotate(text, (x[i], y[i]), fontsize=8, color='#444444', **style)
-      found = numbers['relations'][gap][used]
-      if found['scale'] is not None:
-        ends = np.array([0, x.max() * 1.05])
-        text = f'{found["scale"]:.4g} times the uncertainty'
-        ax.plot(ends, found['scale'] * ends, 'k--', lw=1.3, label=text)
-      ax.set_xlim(left=0)
-      ax.set_title(f'{label[0].upper()}{label[1:]}', fontsize=10, pad=24)
-      ax.set_xlabel(f'Uncertainty along experts, Eq. 12 ({used})')
-      ax.set_ylabel('Difference in return')
-      above = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), **LEGEND}
-      ax.legend(ncols=3, **above)
-      place = {'x': 0.97, 'y': 0.04, 'transform': ax.transAxes}
-      text = _relation(found).split(', smallest')[0]
-      ax.text(s=text, **place, fontsize=9, ha='right')
+    fig = new_figure(11, 4.8 * len(names))
+    grid = fig.subplots(len(names), len(GAPS), squeeze=False)
+    for row, name in zip(grid, names, strict=True):
+      for ax, gap in zip(row, GAPS, strict=True):
+        _draw_gap(ax, numbers, gap, name)
   return fig
+
+
+def _draw_gap(ax, numbers, gap, name):
+  """A gap over a statistic."""
+  rows, label = numbers['checkpoints'], GAPS[gap]
+  x = np.array([row['uncertainty'][name] for row in rows])
+  y = np.array([row[gap] for row in rows])
+  ax.plot(x, y, '-', color='#BBBBBB', lw=0.8, zorder=1)
+  offline = np.array([row['phase'] == 'offline' for row in rows])
+  for mask, marker, color, phase in (
+    (offline, 's', COLORS[1], 'offline'),
+    (~offline, 'o', COLORS[0], 'online'),
+  ):
+    if mask.any():
+      style = {'ms': 6, 'mfc': 'white' if phase == 'offline' else color}
+      ax.plot(x[mask], y[mask], marker, color=color, label=phase, **style)
+  # The first, the last, and where offline training ends.
+  for i in sorted({0, max(0, int(offline.sum()) - 1), len(rows) - 1}):
+    text = f'step {rows[i]["gradient_step"]:,}'
+    style = {'xytext': (6, 5), 'textcoords': 'offset points'}
+    ax.annotate(text, (x[i], y[i]), fontsize=8, color='#444444', **style)
+  found = numbers['relations'][gap][name]
+  if found['scale'] is not None:
+    ends = np.array([0, x.max() * 1.05])
+    text = f'{found["scale"]:.4g} times the uncertainty'
+    ax.plot(ends, found['scale'] * ends, 'k--', lw=1.3, label=text)
+  ax.set_xlim(0, x.max() * 1.2)
+  ax.set_title(f'{label[0].upper()}{label[1:]}', fontsize=10, pad=24)
+  text = _relation(found).split(', smallest')[0]
+  ax.set_xlabel(f'Uncertainty along experts, Eq. 12 ({name})\n{text}')
+  ax.set_ylabel('Difference in return')
+  above = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), **LEGEND}
+  ax.legend(ncols=3, **above)
 
 
 def _relation(found):

@@ -15,7 +15,7 @@ from moto_tf.envs import EnvError, make_env
 from moto_tf.envs.kitchen import tasks as kitchen
 from moto_tf.envs.kitchen.arm import REST_JOINTS
 from moto_tf.envs.kitchen.demonstrations import JITTER, ORDERS, draw_order
-from moto_tf.envs.kitchen.env import Painter, make_simulation
+from moto_tf.envs.kitchen.env import HANDLES, Painter, Places, make_simulation
 from moto_tf.envs.kitchen.expert import Expert
 from moto_tf.presets import make_config
 
@@ -140,6 +140,39 @@ def test_images_come_from_positions_alone(make):
   painter.close()
   assert np.ptp(episode['image'][0]) > 150
   assert not np.array_equal(episode['image'][0], episode['image'][12])
+
+
+def test_places_come_from_positions_alone(make):
+  episode = rollout(make(), 0, ACTIONS)
+  places = Places(make_simulation(kitchen.TASKS['mixed']).model)
+  for i in reversed(range(13)):
+    found = places(episode['qpos'][i])
+    np.testing.assert_array_equal(found, episode['places'][i])
+
+
+def test_places_are_those_of_the_simulation():
+  import mujoco
+
+  simulation = make_simulation(kitchen.TASKS['mixed'])
+  model, data = simulation.model, mujoco.MjData(simulation.model)
+  places, rng = Places(model), np.random.default_rng(0)
+  data.qpos[:] = rng.uniform(-0.3, 0.3, 30)
+  mujoco.mj_forward(model, data)
+  found = places(data.qpos)
+  hand = data.site('end_effector')
+  np.testing.assert_allclose(found[:3], hand.xpos, atol=1e-6)
+  np.testing.assert_allclose(found[3:9], hand.xmat[:6], atol=1e-6)
+  for i, side in enumerate(('left', 'right')):
+    finger = data.body(f'panda0_{side}finger').xpos
+    np.testing.assert_allclose(found[9:][3 * i :][:3], finger, atol=1e-6)
+  handles = dict(zip(HANDLES, found[15:].reshape(-1, 3), strict=True))
+  for name, place in handles.items():
+    np.testing.assert_allclose(place, data.site(name).xpos, atol=1e-6)
+  # What is moved, and nothing else.
+  data.qpos[23] += 0.1
+  moved = places(data.qpos) - found
+  assert moved[-3:] == pytest.approx([0.1, 0, 0], abs=1e-6)
+  assert not moved[:-3].any()
 
 
 @pytest.mark.parametrize('fast', [True, False])

@@ -78,7 +78,7 @@ def test_d4rl_is_the_live_episode_again(live, tmp_path, capsys):
   path = write_d4rl(tmp_path / 'kitchen.hdf5', live)
   info = importers.import_dataset(recipe('d4rl', path), tmp_path / 'out', 2)
   found = load(tmp_path / 'out')
-  check(found, live, ('qpos', 'image'))
+  check(found, live, ('qpos', 'places', 'image'))
   for ours, theirs in zip(found, live):
     np.testing.assert_array_equal(ours['image'], theirs['image'])
     assert 'state' not in ours and 'next_action' not in ours

@@ -21,6 +21,15 @@ from moto_tf.envs.kitchen.tasks import find_targets, in_place, log_key
 VIEWS = {'default': render.View(90, -60, 1.86, (-0.3, 0.5, 2.0))}
 STEPS = 280
 QPOS = 30
+HANDLES = (
+  'knob2_site',
+  'knob4_site',
+  'light_site',
+  'slide_site',
+  'hinge_site2',
+  'microhandle_site',
+  'kettle_site',
+)
 
 
 def make(name: str, config) -> 'Kitchen':
@@ -69,14 +78,47 @@ def make_painters(model, config) -> dict[str, Painter]:
   }
 
 
+class Places:
+  """Where hand and handles are, from positions alone, live or stored.
+
+  Joint angles hide this: a centimetre at the hand is a hundredth of a radian in
+  each of seven joints. An image shows it, and so do these numbers: place of the
+  hand, two axes of it, places of both fingers and of HANDLES.
+  """
+
+  SIZE = 3 + 6 + 2 * 3 + 3 * len(HANDLES)
+
+  def __init__(self, model):
+    self._mujoco = render.load_mujoco()
+    self._model, self._data = model, self._mujoco.MjData(model)
+    self._hand = model.site('end_effector').id
+    self._fingers = [
+      model.body(f'panda0_{side}finger').id for side in ('left', 'right')
+    ]
+    self._handles = [model.site(name).id for name in HANDLES]
+
+  def __call__(self, qpos: np.ndarray) -> np.ndarray:
+    """Metres, and entries of a rotation, float32 [SIZE], of positions [30]."""
+    data = self._data
+    data.qpos[:] = qpos
+    self._mujoco.mj_kinematics(self._model, data)
+    parts = (
+      data.site_xpos[self._hand],
+      data.site_xmat[self._hand][:6],
+      data.xpos[self._fingers],
+      data.site_xpos[self._handles],
+    )
+    return np.concatenate([x.ravel() for x in parts]).astype(np.float32)
+
+
 class Kitchen(Env):
   """One set of targets.
 
   Observes 'image' and 'image_extra' as configured, 'state' float32 [59] (robot
   qpos 9 and qvel 9, objects qpos 21 and qvel 20, with the sensors' noise), its
   part 'proprio' float32 [18], the noiseless positions 'qpos' float32 [30],
-  which images are rendered from, and whether each target is in place,
-  'log_<target>' float32 [].
+  which images are rendered from, what they say of hand and handles, 'places'
+  float32 [36], and whether each target is in place, 'log_<target>' float32 [].
   """
 
   def __init__(self, name: str, config):
@@ -93,6 +135,7 @@ class Kitchen(Env):
       'state': Box(-np.inf, np.inf, (59,), np.float32),
       'proprio': Box(-np.inf, np.inf, (18,), np.float32),
       'qpos': Box(-np.inf, np.inf, (QPOS,), np.float32),
+      'places': Box(-np.inf, np.inf, (Places.SIZE,), np.float32),
       **{log_key(x): Box(0, 1, (), np.float32) for x in self.targets},
     }
     spaces |= render.image_spaces(config)
@@ -102,6 +145,7 @@ class Kitchen(Env):
     self._env = make_simulation(self.targets)
     self.model, self.data = self._env.model, self._env.data
     self._painters = make_painters(self.model, config)
+    self._places = Places(self.model)
 
   def close(self) -> None:
     while self._painters:
@@ -130,6 +174,7 @@ class Kitchen(Env):
       'state': state.astype(np.float32),
       'proprio': state[:18].astype(np.float32),
       'qpos': qpos,
+      'places': self._places(qpos),
     }
     for target, done in zip(self.targets, placed, strict=True):
       record[log_key(target)] = np.float32(done)

@@ -10,7 +10,7 @@ import numpy as np
 
 from moto_tf.data.formats import Reader, SourceError
 from moto_tf.envs.kitchen import sources
-from moto_tf.envs.kitchen.env import make_painters, make_simulation
+from moto_tf.envs.kitchen.env import Places, make_painters, make_simulation
 from moto_tf.envs.kitchen.tasks import TASKS, find_targets, in_place, log_key
 
 # Share of the stored rewards that must equal the computed ones. Positions that
@@ -29,7 +29,7 @@ class Playback(Reader):
     self._targets = find_targets(task)
     self._source, self._path, self._task = source, path, task
     self._env, self._relabel = env, relabel
-    self._painters = None
+    self._model, self._places, self._painters = None, None, None
     self.names = source.names
     self.files = getattr(source, 'files', ())
 
@@ -109,6 +109,9 @@ class Playback(Reader):
     found = {}
     if stored.qpos is not None:
       found['qpos'] = stored.qpos.astype(np.float32)
+      if self._places is None:
+        self._places = Places(self._simulation())
+      found['places'] = np.stack([self._places(x) for x in found['qpos']])
     if stored.state is not None:
       found['state'] = stored.state.astype(np.float32)
       found['proprio'] = found['state'][:, :18]
@@ -119,12 +122,16 @@ class Playback(Reader):
       found |= self._images(stored)
     return found
 
+  def _simulation(self):
+    if self._model is None:
+      self._model = make_simulation(self._targets).model
+    return self._model
+
   def _images(self, stored):
     if stored.qpos is None:
       return {'image': stored.image(self._env.image_size)}
     if self._painters is None:
-      model = make_simulation(self._targets).model
-      self._painters = make_painters(model, self._env)
+      self._painters = make_painters(self._simulation(), self._env)
     qpos = stored.qpos.astype(np.float32)
     return {
       key: np.stack([painter(x) for x in qpos])
