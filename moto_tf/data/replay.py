@@ -360,7 +360,7 @@ class Replay:
     if problems:
       warn(
         f'{len(problems)} of {len(paths)} episode files are skipped and left '
-        f'in place. {_shorten(problems)}',
+        f'in place. {_shorten(problems, " ")}',
       )
     return episodes, full
 
@@ -391,6 +391,6 @@ class Replay:
     return f'Replay: {", ".join(parts)}, {size / 2**20:,.0f} MiB.'
 
 
-def _shorten(items):
+def _shorten(items, separator=', '):
   rest = f' and {len(items) - 5} more' if len(items) > 5 else ''
-  return ', '.join(str(item) for item in items[:5]) + rest
+  return separator.join(str(item) for item in items[:5]) + rest
