@@ -358,9 +358,10 @@ class Replay:
             room -= episode.records - 1
         progress.show(done)
     if problems:
+      texts = [str(problem).removesuffix('.') for problem in problems]
       warn(
         f'{len(problems)} of {len(paths)} episode files are skipped and left '
-        f'in place. {_shorten(problems, " ")}',
+        f'in place. {_shorten(texts, "; ")}.',
       )
     return episodes, full
 
