@@ -1,5 +1,6 @@
 """The paper's studies A.1 and B, and ranking, against their literal forms."""
 
+import itertools
 import json
 
 import numpy as np
@@ -225,6 +226,30 @@ def test_the_smallest_scale_bounds_every_gap():
     assert relations['model_gap'][name]['scale'] == 0
   rows[0]['uncertainty'][name] = 0.0
   assert bound.relate(rows)['gap'][name]['scale'] is None
+
+
+@pytest.mark.parametrize('used', [*PENALTIES, 'other'])
+def test_the_figure_of_the_gap_has_the_papers_statistic(used):
+  """A row below, unless it is the penalty or the run has none of it."""
+  names = ['other'] if used == 'other' else [*PENALTIES]
+  rng = np.random.default_rng(1)
+  rows = [
+    {
+      'uncertainty': dict(zip(names, rng.uniform(0.1, 1, 3))),
+      **{'gap': float(rng.normal()), 'model_gap': float(rng.normal())},
+      **{'gradient_step': step, 'phase': 'offline' if step < 2 else 'online'},
+    }
+    for step in range(4)
+  ]
+  numbers = {'used': used, 'checkpoints': rows, 'relations': bound.relate(rows)}
+  axes = bound.draw(numbers).axes
+  shown = [used] if used in ('other', 'logit_std') else [used, 'logit_std']
+  assert len(axes) == 2 * len(shown)
+  for ax, (name, gap) in zip(axes, itertools.product(shown, bound.GAPS)):
+    assert f'({name})' in ax.get_xlabel()
+    x, y = ax.lines[0].get_data()
+    assert [*x] == [row['uncertainty'][name] for row in rows]
+    assert [*y] == [row[gap] for row in rows]
 
 
 def test_agreement_with_success():

@@ -258,8 +258,8 @@ def _draw_gap(ax, numbers, gap, name):
     ax.plot(ends, found['scale'] * ends, 'k--', lw=1.3, label=text)
   ax.set_xlim(0, x.max() * 1.2)
   ax.set_title(f'{label[0].upper()}{label[1:]}', fontsize=10, pad=24)
-  text = _relation(found).split(', smallest')[0]
-  ax.set_xlabel(f'Uncertainty along experts, Eq. 12 ({name})\n{text}')
+  text = f'Uncertainty along experts, Eq. 12 ({name})'
+  ax.set_xlabel(f'{text}\n{_correlations(found)}')
   ax.set_ylabel('Difference in return')
   above = {'loc': 'lower left', 'bbox_to_anchor': (0, 1), **LEGEND}
   ax.legend(ncols=3, **above)
@@ -267,7 +267,8 @@ def _draw_gap(ax, numbers, gap, name):
 
 def _relation(found):
   scale = 'none' if found['scale'] is None else f'{found["scale"]:.4g}'
-  return (
-    f'Pearson {show(found["pearson"])}, Spearman {show(found["spearman"])}, '
-    f'smallest scale that bounds {scale}'
-  )
+  return f'{_correlations(found)}, smallest scale that bounds {scale}'
+
+
+def _correlations(found):
+  return f'Pearson {show(found["pearson"])}, Spearman {show(found["spearman"])}'
