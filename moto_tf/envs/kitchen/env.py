@@ -81,9 +81,8 @@ def make_painters(model, config) -> dict[str, Painter]:
 class Places:
   """Where hand and handles are, from positions alone, live or stored.
 
-  Joint angles hide this: a centimetre at the hand is a hundredth of a radian in
-  each of seven joints. An image shows it, and so do these numbers: place of the
-  hand, two axes of it, places of both fingers and of HANDLES.
+  Joint angles hide this, and images show it: place of the hand, the first six
+  entries of its rotation matrix, places of both fingers and of HANDLES.
   """
 
   SIZE = 3 + 6 + 2 * 3 + 3 * len(HANDLES)
