@@ -609,6 +609,8 @@ def test_settings_without_effect_are_refused(tmp_path, capsys):
 def test_what_is_cloned_is_said_once():
   partial = make_config('kitchen_partial')
   assert (partial.bc_threshold, partial.bc_targets.count(',')) == (0, 2)
+  # The paper regularises "with respect to the first three objects" there.
+  assert make_config().bc_whole and not partial.bc_whole
   message = "bc_threshold: 3 and bc_targets: .* --bc_targets ''"
   with pytest.raises(ConfigError, match=message):
     make_config('kitchen_partial', bc_threshold=3)

@@ -292,12 +292,12 @@ def test_length_comes_from_the_file_not_its_name(tmp_path):
 def test_return_and_success():
   episode = make_episode()
   assert episodes.episode_return(episode) == 3
-  assert episodes.episode_success(episode)
-  assert episodes.episode_success(episode, 1.0)
-  assert not episodes.episode_success(episode, 1.5)
+  assert episodes.records_to_clone(episode) == 7
+  assert episodes.records_to_clone(episode, 1.0) == 7
+  assert episodes.records_to_clone(episode, 1.5) == 0
   episode['success'][:] = False
-  assert not episodes.episode_success(episode)
-  assert episodes.episode_success(episode, 0.5)
+  assert episodes.records_to_clone(episode) == 0
+  assert episodes.records_to_clone(episode, 0.5) == 7
 
 
 def test_success_by_targets(tmp_path):
@@ -313,10 +313,35 @@ def test_success_by_targets(tmp_path):
     path = episodes.save_episode(tmp_path, 'a', {**make_episode(), **logs})
     loaded = episodes.load_episode(path, SPACES, ACT_SPACE, both)
     assert set(loaded) == {*make_episode(), *both}
-    assert episodes.episode_success(loaded, 0.0, both) == expected
+    assert episodes.records_to_clone(loaded, 0.0, both) == 7 * expected
     # Before any threshold, and beside the flag.
-    assert episodes.episode_success(loaded, 99.0, both) == expected
-    assert episodes.episode_success(loaded, 0.0, both[1:])
+    assert episodes.records_to_clone(loaded, 99.0, both) == 7 * expected
+    assert episodes.records_to_clone(loaded, 0.0, both[1:]) == 7
+
+
+def test_records_until_a_success():
+  """To the first record at which there is what the settings ask for."""
+
+  def until(*args):
+    return episodes.records_to_clone(episode, *args, whole=False)
+
+  episode = make_episode()
+  episode['success'] = np.array([0, 0, 0, 0, 1, 1, 1], bool)
+  episode['reward'] = np.array([0, 0, 1, 0, 2, 0, 3], np.float32)
+  assert until() == 5
+  assert (until(0.5), until(2.0), until(3.0), until(4.0)) == (3, 5, 7, 0)
+  episode['log_kettle'] = np.array([1, 0, 1, 1, 0, 1, 0])
+  episode['log_lamp'] = np.array([1, 0, 0, 1, 0, 1, 0])
+  both = ('log_kettle', 'log_lamp')
+  # What is achieved after the targets is cloned, too.
+  assert until(0.0, both) == 5
+  assert until(0.0, both[:1]) == 5
+  episode['success'][:] = False
+  assert (until(0.0, both), until(0.0, both[:1]), until()) == (4, 3, 0)
+  episode['success'][1:] = True
+  assert (until(0.0, both), until()) == (4, 2)
+  episode['log_lamp'][:] = 0
+  assert until(0.0, both) == 0
 
 
 def test_targets_that_are_missing_or_no_numbers(tmp_path):

@@ -353,9 +353,9 @@ def test_success_by_targets(tmp_path, capsys):
   offline, online = tmp_path / 'demos', tmp_path / 'online'
 
   def episode(number, *targets):
-    made = make_episode(number, 5, success=True)
+    made = make_episode(number, 5)
     for name in ('kettle', 'lamp', 'door'):
-      made[f'log_{name}'] = (made['reward'] > 0) & (name in targets)
+      made[f'log_{name}'] = (made['state'][:, 1] >= 2) & (name in targets)
     return made
 
   files.save_episode(offline, 'a', episode(0, 'kettle', 'lamp'))
@@ -371,6 +371,11 @@ def test_success_by_targets(tmp_path, capsys):
     np.testing.assert_array_equal(
       batch['success'], np.isin(numbers(batch), [0, 3])
     )
+  # Of what is cloned, the records until both are in place.
+  found = make_replay(offline, online, bc_whole=False, **settings)
+  batch = found.sample(0)
+  both, record = np.isin(numbers(batch), [0, 3]), batch['state'][..., 1]
+  np.testing.assert_array_equal(batch['success'], both & (record <= 2))
   problem = "'log_kettle' is missing, which bc_targets asks for"
   with pytest.raises(files.EpisodeError, match=problem):
     replay.add(make_episode(4, 5), 'e')

@@ -203,21 +203,36 @@ def episode_return(episode: dict) -> float:
   return float(np.sum(episode['reward'], dtype=np.float64))
 
 
-def episode_success(
-  episode: dict, threshold: float = 0.0, targets: Sequence[str] = ()
-) -> bool:
-  """Whether an episode succeeded.
+def records_to_clone(
+  episode: dict,
+  threshold: float = 0.0,
+  targets: Sequence[str] = (),
+  whole: bool = True,
+) -> int:
+  """How many records of an episode are cloned, from its first on; 0: none.
 
-  With targets, keys of log_ observations: all of them were above 0.5 after one
-  and the same action. Else, threshold 0: it is marked successful; above 0: its
-  largest reward reaches the threshold.
+  An episode is cloned if it succeeded. With targets, keys of log_ observations:
+  all of them were above 0.5 after one and the same action. Else, threshold 0:
+  it is marked successful; above 0: its largest reward reaches the threshold.
+
+  Args:
+    whole: to the end; otherwise up to the record at which that is so for the
+      first time, or, with targets, at which it is marked successful, too.
   """
+  marked = np.asarray(episode['success'], bool)
   if targets:
-    placed = [episode[key][1:] > 0.5 for key in targets]
-    return bool(np.all(placed, 0).any())
-  if threshold > 0:
-    return bool(np.max(episode['reward']) >= threshold)
-  return bool(np.any(episode['success']))
+    reached = np.all([episode[key] > 0.5 for key in targets], 0)
+    reached[0] = False  # In place before any action.
+  elif threshold > 0:
+    reached = episode['reward'] >= threshold
+  else:
+    reached = marked
+  if not reached.any():
+    return 0
+  if whole:
+    return len(reached)
+  last = int(reached.argmax())
+  return 1 + (max(last, int(marked.argmax())) if targets else last)
 
 
 @_again

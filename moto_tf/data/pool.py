@@ -16,10 +16,15 @@ class ReplayError(MotoError, ValueError):
 
 
 class Episode(NamedTuple):
-  """Arrays [T + 1, ...] by key, and whether the task was achieved."""
+  """Arrays [T + 1, ...] by key, and how many of the records are cloned."""
 
   arrays: dict
-  success: bool
+  cloned: int
+
+  @property
+  def success(self) -> bool:
+    """Whether it is an episode to clone."""
+    return self.cloned > 0
 
   @property
   def records(self) -> int:
@@ -88,7 +93,7 @@ def why_uncloned(pool: Pool, threshold: float, targets: Sequence[str]) -> str:
 
   Args:
     pool: the demonstrations.
-    threshold, targets: as of `episodes.episode_success`.
+    threshold, targets: as of `episodes.records_to_clone`.
 
   Returns:
     '' if there are none, or some are.

@@ -59,6 +59,7 @@ class Replay:
     seed: int,
     bc_threshold: float,
     bc_targets: Sequence[str] = (),
+    bc_whole: bool = True,
     keep: list[str] | None = None,
   ):
     """Loads the episodes in both directories.
@@ -82,8 +83,9 @@ class Replay:
       offline_episodes: files of `offline` that are used, drawn by the seed
         whatever is in them (paper A.2); 0: all. Of one seed, more hold fewer.
       seed: of the batches and of that draw, 0 or more.
-      bc_threshold: as in `episode_success`.
-      bc_targets: keys of observations log_<name>, as in `episode_success`.
+      bc_threshold: as in `records_to_clone`.
+      bc_targets: keys of observations log_<name>, as in `records_to_clone`.
+      bc_whole: whether they are cloned to their end, as in `records_to_clone`.
       keep: names of the online episodes to load, in order, as returned by
         `online_names` for a checkpoint. Later ones move to `superseded/`. By
         default all are loaded, in the order of their names.
@@ -118,7 +120,7 @@ class Replay:
     self._success_share = success_share
     self._offline_episodes = offline_episodes
     self._seed = seed
-    self._cloned = bc_threshold, tuple(bc_targets)
+    self._cloned = bc_threshold, tuple(bc_targets), bc_whole
     if offline and online and Path(offline).resolve() == self._online.resolve():
       raise ReplayError(
         f'{offline} is given for offline and for online episodes; use a '
@@ -161,7 +163,7 @@ class Replay:
   @property
   def uncloned(self) -> str:
     """Why no offline episode is one to clone, '' if some are."""
-    return why_uncloned(self._contents.offline, *self._cloned)
+    return why_uncloned(self._contents.offline, *self._cloned[:2])
 
   def records(self, key: str) -> np.ndarray:
     """All records [N, ...] of an observation that are held."""
@@ -216,7 +218,7 @@ class Replay:
     Returns:
       Arrays [batch, length, ...] in new memory: the observations, action,
       reward, is_first, is_last, is_terminal, and success, 1.0 for the records
-      of successful episodes. is_first marks the start of a window and of each
+      to clone. is_first marks the start of a window and of each
       episode inside; at the start of a window, action and reward are those on
       record.
 
@@ -246,7 +248,7 @@ class Replay:
         target = slice(position, position + size)
         for key, value in episode.arrays.items():
           batch[key][lane, target] = value[start : start + size]
-        success[lane, target] = episode.success
+        success[lane, target] = np.arange(start, start + size) < episode.cloned
     batch['is_first'][:, 0] = True
     batch['success'] = success
     return batch
@@ -366,7 +368,7 @@ class Replay:
     return episodes, full
 
   def _read(self, path):
-    threshold, targets = self._cloned
+    threshold, targets, whole = self._cloned
     episode = storage.load_episode(
       path, self._obs_space, self._act_space, targets
     )
@@ -374,8 +376,9 @@ class Replay:
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    success = storage.episode_success(episode, threshold, targets)
-    return Episode(arrays, success)
+    return Episode(
+      arrays, storage.records_to_clone(episode, threshold, targets, whole)
+    )
 
   def _summary(self):
     _, offline, online, both, _ = self._contents

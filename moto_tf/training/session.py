@@ -312,6 +312,7 @@ def open_replay(
     seed=config.seed,
     bc_threshold=config.bc_threshold,
     bc_targets=_target_keys(config, driver.obs_space),
+    bc_whole=config.bc_whole,
     keep=keep,
   )
   clones = not without_effect(config.method, 'bc_threshold')
