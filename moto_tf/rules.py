@@ -244,6 +244,7 @@ RULES = {
     'names between commas, such as microwave,kettle',
   ),
   r'bc_threshold|actor_ent|kl\.free|loss_scales\..+': at_least(0),
+  r'encoder\.noise': at_least(0),
   r'actor\.min_std|.+_opt\.(lr|eps|clip)': above(0),
   'discount': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
   r'discount_lambda|kl\.balance|.+_opt\.wd': between(0, 1),

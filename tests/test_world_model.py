@@ -365,6 +365,45 @@ def test_success_counts():
   }
 
 
+def test_noise_is_on_the_vectors_of_the_encoder_alone():
+  config = tiny_config(encoder__mlp_keys='state', decoder__mlp_keys='state')
+  model = make_model(config)
+  data = make_data(model, config, firsts=((1, 3),))
+  noisy = model._noisy(data, 0.5, SEED)
+  for key in data.keys() - {'state'}:
+    assert noisy[key] is data[key]
+  noise = (noisy['state'] - data['state']).numpy().ravel() / 0.5
+  assert abs(noise.mean()) < 4 / noise.size**0.5
+  assert noise.std() == pytest.approx(1, abs=4 / noise.size**0.5)
+  assert len(np.unique(noise.round(5))) > 0.9 * noise.size
+  # The state is what the noisy input says, and the targets are clean.
+  _, post, metrics = model.loss(data, SEED, 0.5)
+  _, expected, _ = model.loss(noisy, SEED)
+  np.testing.assert_array_equal(post['feat'], expected['feat'])
+  dist = model.decoder(post['feat'])['state']
+  like = -np.mean(dist.log_prob(data['state']))
+  assert float(metrics['vector_loss']) == pytest.approx(like, rel=1e-5)
+  clean = model.loss(data, SEED)[1]['feat']
+  np.testing.assert_array_equal(model.loss(data, SEED, 0.0)[1]['feat'], clean)
+  assert np.abs(post['feat'] - clean).max() > 1e-3
+
+
+def test_training_takes_the_noise_of_its_settings():
+  losses = []
+  for noise in (0.0, 0.5):
+    keys = dict(encoder__mlp_keys='state', decoder__mlp_keys='state')
+    config = tiny_config(encoder__noise=noise, **keys)
+    model = make_model(config)
+    data = make_data(model, config, firsts=((1, 3),))
+    expected = model.loss(data, SEED, noise)[2]['vector_loss']
+    # Reports are without.
+    clean = float(model.loss(data, SEED)[2]['vector_loss'])
+    found = model.train(data, SEED)[1]['vector_loss']
+    assert float(found) == pytest.approx(float(expected), rel=1e-6)
+    losses.append((float(found), clean))
+  assert losses[0][0] == losses[0][1] == losses[1][1] != losses[1][0]
+
+
 @pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
 def test_low_precision_loss_is_near_float32(precision):
   config = tiny_config(encoder__mlp_keys='state', decoder__mlp_keys='state')

@@ -7,7 +7,7 @@ from moto_tf.nn import dists, nets
 from moto_tf.nn.layers import Layers, Module
 from moto_tf.nn.optimizer import Optimizer
 from moto_tf.nn.standardize import Standardize
-from moto_tf.nn.tfutils import split, swap, uniform
+from moto_tf.nn.tfutils import normal, split, swap, uniform
 
 
 class WorldModel(Module):
@@ -79,21 +79,33 @@ class WorldModel(Module):
       gradient, and metrics.
     """
     with tf.GradientTape() as tape:
-      loss, post, metrics = self.loss(data, seed)
+      loss, post, metrics = self.loss(data, seed, self._config.encoder.noise)
     metrics.update(self._opt.minimize(tape, loss))
     return tf.nest.map_structure(tf.stop_gradient, post), metrics
 
+  def _noisy(self, data, deviation, seed):
+    """The data with noise on the encoder's vectors, of a draw of its own."""
+    keys, data = self.encoder.mlp_keys, dict(data)
+    for i, key in enumerate(keys):
+      value = data[key]
+      # Behind the two seeds of `loss`.
+      noise = normal(value.shape.as_list(), split(seed, 3 + i)[2 + i])
+      data[key] = value + tf.cast(deviation * noise, value.dtype)
+    return data
+
   def loss(
-    self, data: dict[str, tf.Tensor], seed: tf.Tensor
+    self, data: dict[str, tf.Tensor], seed: tf.Tensor, noise: float = 0.0
   ) -> tuple[tf.Tensor, dict, dict]:
     """Eq. 1: reconstruction, reward, discount and KL to one random prior.
 
-    At every time step t one member i[t] enters the KL.
+    At every time step t one member i[t] enters the KL. `noise` is the deviation
+    of what is added to the vectors that the encoder sees, and the decoder does
+    not.
     """
     config, latent = self._config, self.rssm.latent
     post_seed, member_seed = split(seed, 2)
     with tf.name_scope('encoder'):
-      embed = self.encoder(data)
+      embed = self.encoder(self._noisy(data, noise, seed) if noise else data)
     with tf.name_scope('posterior'):
       post = self.rssm.observe(
         embed, data['action'], data['is_first'], post_seed
