@@ -611,6 +611,7 @@ def test_what_is_cloned_is_said_once():
   assert (partial.bc_threshold, partial.bc_targets.count(',')) == (0, 2)
   # The paper regularises "with respect to the first three objects" there.
   assert make_config().bc_whole and not partial.bc_whole
+  assert make_config('kitchen', 'short', 'staged').bc_whole
   message = "bc_threshold: 3 and bc_targets: .* --bc_targets ''"
   with pytest.raises(ConfigError, match=message):
     make_config('kitchen_partial', bc_threshold=3)

@@ -142,8 +142,8 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
       logs = {'log_left': place > -0.3, 'log_far_right': place > 0}
       return {**record, **{k: np.float32(v) for k, v in logs.items()}}
 
-  def open_run(targets):
-    config = tiny(tmp_path / 'moto' / '0', bc_targets=targets)
+  def open_run(targets, **settings):
+    config = tiny(tmp_path / 'moto' / '0', bc_targets=targets, **settings)
     make_env = lambda: Targets(wrap_gym(Reach(), config.env))
     return module.Run(config, make_env=make_env)
 
@@ -158,6 +158,13 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
   places = [load_episode(path)['state'][1:, 0] for path in paths]
   assert found['successes'] == sum(x.max() > 0 for x in places)
   assert 0 < found['successes'] < found['episodes'] == len(paths)
+  # The setting that ends cloning at the targets reaches the replay.
+  for whole in (True, False):
+    with open_run('left, far right', bc_whole=whole) as run:
+      batches = [run.replay.sample(i) for i in range(20)]
+    cloned = np.concatenate([b['success'] for b in batches]) > 0
+    last = np.concatenate([b['is_last'] for b in batches])
+    assert cloned.any() and (cloned & last).any() == whole
   config = tiny(tmp_path / 'other', bc_targets='left')
   with pytest.raises(ConfigError, match='only whether the task was achieved'):
     make_run(config)

@@ -386,6 +386,10 @@ def test_noise_is_on_the_vectors_of_the_encoder_alone():
   clean = model.loss(data, SEED)[1]['feat']
   np.testing.assert_array_equal(model.loss(data, SEED, 0.0)[1]['feat'], clean)
   assert np.abs(post['feat'] - clean).max() > 1e-3
+  # Every key has noise of its own.
+  model.encoder.mlp_keys = ['state', 'again']
+  both = model._noisy({**data, 'again': data['state']}, 0.5, SEED)
+  assert np.abs(both['state'] - both['again']).max() > 0.1
 
 
 def test_training_takes_the_noise_of_its_settings():

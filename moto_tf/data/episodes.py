@@ -231,8 +231,8 @@ def records_to_clone(
     return 0
   if whole:
     return len(reached)
-  last = int(reached.argmax())
-  return 1 + (max(last, int(marked.argmax())) if targets else last)
+  ends = (reached, marked) if targets else (reached,)
+  return 1 + max(int(found.argmax()) for found in ends)
 
 
 @_again

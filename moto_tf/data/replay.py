@@ -120,7 +120,7 @@ class Replay:
     self._success_share = success_share
     self._offline_episodes = offline_episodes
     self._seed = seed
-    self._cloned = bc_threshold, tuple(bc_targets), bc_whole
+    self._cloned, self._whole = (bc_threshold, tuple(bc_targets)), bc_whole
     if offline and online and Path(offline).resolve() == self._online.resolve():
       raise ReplayError(
         f'{offline} is given for offline and for online episodes; use a '
@@ -163,7 +163,7 @@ class Replay:
   @property
   def uncloned(self) -> str:
     """Why no offline episode is one to clone, '' if some are."""
-    return why_uncloned(self._contents.offline, *self._cloned[:2])
+    return why_uncloned(self._contents.offline, *self._cloned)
 
   def records(self, key: str) -> np.ndarray:
     """All records [N, ...] of an observation that are held."""
@@ -368,7 +368,7 @@ class Replay:
     return episodes, full
 
   def _read(self, path):
-    threshold, targets, whole = self._cloned
+    threshold, targets = self._cloned
     episode = storage.load_episode(
       path, self._obs_space, self._act_space, targets
     )
@@ -376,9 +376,8 @@ class Replay:
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    return Episode(
-      arrays, storage.records_to_clone(episode, threshold, targets, whole)
-    )
+    cloned = storage.records_to_clone(episode, threshold, targets, self._whole)
+    return Episode(arrays, cloned)
 
   def _summary(self):
     _, offline, online, both, _ = self._contents

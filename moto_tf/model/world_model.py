@@ -84,14 +84,13 @@ class WorldModel(Module):
     return tf.nest.map_structure(tf.stop_gradient, post), metrics
 
   def _noisy(self, data, deviation, seed):
-    """The data with noise on the encoder's vectors, of a draw of its own."""
-    keys, data = self.encoder.mlp_keys, dict(data)
-    for i, key in enumerate(keys):
-      value = data[key]
-      # Behind the two seeds of `loss`.
-      noise = normal(value.shape.as_list(), split(seed, 3 + i)[2 + i])
-      data[key] = value + tf.cast(deviation * noise, value.dtype)
-    return data
+    """The data with noise on the encoder's vectors."""
+    keys, noisy = self.encoder.mlp_keys, dict(data)
+    seeds = split(seed, 2 + len(keys))[2:]  # Behind the two of `loss`.
+    for key, own in zip(keys, seeds, strict=True):
+      noise = deviation * normal(data[key].shape.as_list(), own)
+      noisy[key] += tf.cast(noise, data[key].dtype)
+    return noisy
 
   def loss(
     self, data: dict[str, tf.Tensor], seed: tf.Tensor, noise: float = 0.0
