@@ -357,6 +357,30 @@ def test_smooth(tmp_path):
   assert found['final']['mean'] == 1 and found['best']['mean'] == 1
 
 
+def test_longer_runs_are_cut_for_equal_budgets(tmp_path):
+  steps = [1000, 2000, 3000, 5000]
+  for seed, last in enumerate([5000, 3000]):
+    rows = [
+      row(x, eval_success=x / 5000) | {'time': 60.0 * i}
+      for i, x in enumerate(steps)
+      if x <= last
+    ]
+    rows.insert(0, {'gradient_step': 10, 'phase': 'offline', 'time': 0.0})
+    write_run(tmp_path / f'{seed}' / 'moto' / f'{seed}', rows)
+  plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'], until=20000)
+  content = json.loads((tmp_path / 'out' / 'results.json').read_text())
+  found = content['results']['eval/success']['metaworld_door-open']['moto']
+  assert content['until'] == 20000
+  assert found['grid'] == [0, 10000, 20000]
+  assert found['final']['values'] == found['best']['values'] == [0.6, 0.6]
+  # The time until then, not that of the whole run.
+  assert found['minutes']['values'] == [2, 2]
+  plotting.plot([tmp_path], tmp_path / 'all', ['eval/success'])
+  content = json.loads((tmp_path / 'all' / 'results.json').read_text())
+  found = content['results']['eval/success']['metaworld_door-open']['moto']
+  assert 'until' not in content and found['minutes']['values'] == [3, 2]
+
+
 def test_long_curves(tmp_path):
   rng = np.random.default_rng(0)
   rows = [row(1000 + i, episode_return=rng.normal()) for i in range(900)]
@@ -450,6 +474,8 @@ def test_errors(tmp_path, capsys):
     curves.aggregate_all([run], ['eval/succes'])
   with pytest.raises(curves.PlotError, match='--smooth is 0'):
     plotting.plot([tmp_path], tmp_path / 'out', smooth=0)
+  with pytest.raises(curves.PlotError, match='--until is nan'):
+    plotting.plot([tmp_path], tmp_path / 'out', until=float('nan'))
   with pytest.raises(FileError, match='Cannot write .*metrics.jsonl'):
     plotting.plot([tmp_path], run.path / 'metrics.jsonl')
   plotting.plot([tmp_path], tmp_path / 'out')

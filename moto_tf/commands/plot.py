@@ -7,6 +7,8 @@ metric becomes a figure with a panel per task and a line per method: the mean
 over seeds.
 """
 
+import math
+
 import moto_tf
 from moto_tf.commands import add_plugins, make_parser, printing, whole_path
 from moto_tf.grid import spec
@@ -29,6 +31,13 @@ def main(argv: list[str] | None = None) -> None:
   add('--methods', default='', help='regular expression over the methods')
   add('--xaxis', default='env_step', help='key of metrics.jsonl to draw over')
   add('--smooth', type=int, default=1, help='values averaged for the curves')
+  add(
+    '--until',
+    type=float,
+    default=math.inf,
+    metavar='X',
+    help='cut longer runs here on the axis, to compare equal budgets',
+  )
   add(
     '--suite',
     help='name or file of a suite: draw its tasks and methods, and say which '

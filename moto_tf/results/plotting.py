@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from moto_tf.agents import METHODS
 from moto_tf.errors import warn
 from moto_tf.results.curves import (
   INTERVALS,
+  LoadedRun,
   PlotError,
   aggregate_all,
   find_runs,
@@ -153,6 +155,7 @@ def plot(
   methods: str = '',
   xaxis: str = 'env_step',
   smooth: int = 1,
+  until: float = math.inf,
   layout: Layout | None = None,
   statistics: bool = False,
 ) -> list[Path]:
@@ -163,6 +166,7 @@ def plot(
     outdir: where the files go.
     metrics: a figure each.
     xaxis, smooth: as of `aggregate`.
+    until: where on that axis longer runs are cut, to compare equal budgets.
     layout: as of `figure`; runs beyond it are left out.
     statistics: also compare the methods over tasks, in <metric>_statistics.png,
       statistics.json and the table; for rates of success.
@@ -177,6 +181,8 @@ def plot(
   outdir = Path(outdir)
   if smooth < 1:
     raise PlotError(f'--smooth is {smooth}, expected 1 (off) or more.')
+  if not until >= 0:
+    raise PlotError(f'--until is {until}, expected a point on the axis.')
   runs = find_runs(indirs, tasks, methods)
   if layout:
     runs = [
@@ -187,12 +193,15 @@ def plot(
         f'None of the runs is of {", ".join(layout.tasks)} and of '
         f'{", ".join(layout.methods)}.'
       )
+  runs = [_cut(run, xaxis, until) for run in runs]
   results = aggregate_all(runs, metrics, xaxis, smooth)
   for metric in metrics:
     if metric not in results:
       warn(f'no run has values of {metric} over {xaxis}, not drawn.')
   labels = {k: v.format('2 to 4') for k, v in INTERVALS.items()}
   content = {'xaxis': xaxis, 'smooth': smooth, 'intervals': labels}
+  if until < math.inf:
+    content['until'] = until
   content['results'] = results
   text = json.dumps(content, indent=1, allow_nan=False) + '\n'
   paths = [files.write_atomic(outdir / 'results.json', text.encode())]
@@ -204,6 +213,16 @@ def plot(
     text += _add_statistics(results, outdir, paths)
   paths.append(files.write_atomic(outdir / 'table.md', text.encode()))
   return paths
+
+
+def _cut(run: LoadedRun, xaxis: str, until: float) -> LoadedRun:
+  """The run as it was at this point, if it went further."""
+  late = lambda x: isinstance(x, int | float) and x > until
+  rows = [row for row in run.rows if not late(row.get(xaxis))]
+  if len(rows) == len(run.rows):
+    return run
+  times = (row['time'] for row in reversed(rows) if row.get('time') is not None)
+  return dataclasses.replace(run, rows=rows, seconds=next(times, None))
 
 
 def _add_statistics(results, outdir, paths):
