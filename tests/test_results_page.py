@@ -1,12 +1,15 @@
 """The committed results: readable, complete, and what the documents say."""
 
 import json
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from moto_tf import make_config
+from moto_tf.agents import METHODS
 from moto_tf.renames import upgrade
 from moto_tf.results import curves, plotting
 
@@ -26,6 +29,16 @@ OTHERS = dict.fromkeys(
 )
 # Runs of MOTO that the choices are compared with.
 BASE = 'proprio/drawer-open/moto'
+# Runs of others that are drawn beside those of a group, and where all end.
+BESIDE = {
+  'choices': [BASE],
+  'methods': [
+    f'proprio/{task}/{method}'
+    for task in ('door-open', 'drawer-open')
+    for method in ('moto', 'dreamerv2')
+  ],
+}
+UNTIL = {'methods': 40000}
 CHOICES = {
   'alpha_1': {'alpha': 1},
   'logit_std': {'penalty': 'logit_std'},
@@ -54,7 +67,8 @@ def test_a_run_can_be_repeated(path):
   assert content['task'].partition('_')[2] == task
   assert content['method'] == method and f'{content["seed"]}.json' == seed
   for session in content['sessions']:
-    assert re.match('python scripts/train.py .*--configs ', session['command'])
+    start = r'python (scripts/train.py|-m moto_tf train) .*--configs '
+    assert re.match(start, session['command'])
     assert re.fullmatch('[0-9a-f]{40}', session['commit'])
     assert session['machine']['processor']
   config = content['config']
@@ -67,11 +81,7 @@ def test_a_run_can_be_repeated(path):
   assert content['wall_clock_seconds'] > 0
 
 
-# What presets of methods set, and what does not reach the training.
-OWN = {
-  *('method', 'rssm.ensemble', 'actor.sample_grad'),
-  *('moto.start_states', 'moto.alpha', 'moto.beta'),
-}
+# What does not reach the training.
 IDLE = {'logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'}
 
 
@@ -82,17 +92,29 @@ def test_settings_stay_throughout_a_run(path):
     assert changed <= {'online_steps', 'eval_episodes'}
 
 
+def own_settings(group: str) -> set[str]:
+  """Keys that the presets of the group's methods set, now or before."""
+  methods = {path.parts[3] for path in RUNS if path.parts[1] == group}
+  keys = {
+    key
+    for method in methods & METHODS.keys()
+    for key, source in make_config(method).sources.items()
+    if source == method
+  }
+  return keys | {'moto.start_states'}
+
+
 @pytest.mark.parametrize('group', sorted(set(GROUPS) - {'choices'}))
 def test_settings_are_equal(group):
   """Between methods, but for what makes them."""
-  found = {}
+  found, made = {}, own_settings(group)
   for path in RESULTS.glob(f'{group}/*/*/*.json'):
     content = json.loads(path.read_text())
     config = upgrade(content['config'])
-    settings = {k: v for k, v in config.items() if k not in OWN | IDLE}
+    settings = {k: v for k, v in config.items() if k not in made | IDLE}
     task, method = config['task'], content['method']
     assert found.setdefault(task, settings) == settings, path
-    own = {k: config.get(k) for k in OWN}
+    own = {k: config.get(k) for k in made}
     assert found.setdefault(method, own) == own, path
 
 
@@ -149,20 +171,21 @@ def test_budgets_are_equal(group):
     config = json.loads(path.read_text())['config']
     names = ('offline_steps', 'online_steps', 'updates_per_episode')
     names += ('eval_episodes', 'replay.batch', 'replay.length', 'horizon')
-    budget = tuple(config[name] for name in names)
+    budget = tuple(config[x] for x in names if x not in own_settings(group))
     budgets.setdefault(config['task'], set()).add(budget)
   assert budgets and all(len(found) == 1 for found in budgets.values())
 
 
 @pytest.mark.parametrize('group', GROUPS)
-def test_tables_are_those_of_the_files(group):
+def test_tables_are_those_of_the_files(group, tmp_path):
   """Of table.md, of the page of results and of the README."""
-  indirs = [group, BASE] if group == 'choices' else [group]
-  runs = curves.find_runs([RESULTS / indir for indir in indirs])
+  indirs = [RESULTS / indir for indir in (group, *BESIDE.get(group, []))]
   metrics, xaxis = OTHERS.get(group, DRAWN)
-  summary = curves.aggregate_all(runs, metrics, xaxis)
-  table = plotting.table(summary, xaxis)
+  until = UNTIL.get(group, math.inf)
+  plotting.plot(indirs, tmp_path, metrics, xaxis=xaxis, until=until)
+  table = (tmp_path / 'table.md').read_text()
   assert (RESULTS / group / 'figures' / 'table.md').read_text() == table
+  runs = curves.find_runs(indirs)
   tasks = tuple(f'| {run.task} ' for run in runs)
   rows = [x for x in table.splitlines() if x.startswith(tasks)]
   shown = [

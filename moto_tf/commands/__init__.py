@@ -99,14 +99,19 @@ def _number(text, low, high):
   return value
 
 
-def add_rollouts(parser: argparse.ArgumentParser, seed: int) -> None:
-  """Options of commands that roll a checkpoint out; `seed` is the default."""
-  add = parser.add_argument
-  add(
+def add_checkpoint(parser: argparse.ArgumentParser) -> None:
+  """Option of commands that read a checkpoint of a run."""
+  parser.add_argument(
     '--checkpoint',
     type=whole_path,
     help='file, or its gradient step; default: the newest',
   )
+
+
+def add_rollouts(parser: argparse.ArgumentParser, seed: int) -> None:
+  """Options of commands that roll a checkpoint out; `seed` is the default."""
+  add = parser.add_argument
+  add_checkpoint(parser)
   add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
   add('--seed', type=natural, default=seed, help=f'first seed ({seed})')
   add('--envs', type=processes, default=2, help='parallel environments (2)')

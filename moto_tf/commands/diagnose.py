@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import moto_tf
 from moto_tf.commands import (
+  add_checkpoint,
   add_plugins,
   make_parser,
   positive,
@@ -42,11 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     help='episodes to roll out (default: 20)',
   )
   add('--envs', type=processes, default=2, help='parallel (default: 2)')
-  add(
-    '--checkpoint',
-    type=whole_path,
-    help='file, or its gradient step; default: the newest',
-  )
+  add_checkpoint(parser)
   add(
     '--data',
     type=whole_path,

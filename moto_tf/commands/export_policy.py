@@ -9,7 +9,13 @@ format is compared with load_policy; if one acts otherwise, the command fails.
 """
 
 import moto_tf
-from moto_tf.commands import add_plugins, make_parser, printing, whole_path
+from moto_tf.commands import (
+  add_checkpoint,
+  add_plugins,
+  make_parser,
+  printing,
+  whole_path,
+)
 from moto_tf.deploy.export import export_policy
 from moto_tf.signals import interruptible
 
@@ -23,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     '--logdir', type=whole_path, required=True, help='log directory of the run'
   )
   add('--out', type=whole_path, required=True, help='new or empty directory')
-  add('--checkpoint', type=whole_path, help='file; default: the newest')
+  add_checkpoint(parser)
   add(
     '--data',
     type=whole_path,
