@@ -101,7 +101,7 @@ def own_settings(group: str) -> set[str]:
     for key, source in make_config(method).sources.items()
     if source == method
   }
-  return keys | {'moto.start_states'}
+  return keys | {'moto.start_states', 'moto.alpha', 'moto.beta'}
 
 
 @pytest.mark.parametrize('group', sorted(set(GROUPS) - {'choices'}))
@@ -166,12 +166,12 @@ def test_a_run_repeats_itself(path):
 @pytest.mark.parametrize('group', GROUPS)
 def test_budgets_are_equal(group):
   """Per group and task, methods and seeds differ only in what they are."""
-  budgets = {}
+  budgets, made = {}, own_settings(group)
   for path in RESULTS.glob(f'{group}/*/*/*.json'):
     config = json.loads(path.read_text())['config']
     names = ('offline_steps', 'online_steps', 'updates_per_episode')
     names += ('eval_episodes', 'replay.batch', 'replay.length', 'horizon')
-    budget = tuple(config[x] for x in names if x not in own_settings(group))
+    budget = tuple(config[name] for name in names if name not in made)
     budgets.setdefault(config['task'], set()).add(budget)
   assert budgets and all(len(found) == 1 for found in budgets.values())
 
