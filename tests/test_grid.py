@@ -423,6 +423,18 @@ def test_local_processes(tmp_path, monkeypatch):
   # A process that outlived another suite has one of its places.
   me = {'host': socket.gethostname(), 'pid': os.getpid()}
   assert not launcher.room([me]) and launcher.room([{**me, 'host': 'x'}])
+  # What starts beside it gets the other place.
+  cores = machine.cores()[:2]
+  launcher = local.LocalLauncher(tmp_path, [(core,) for core in cores])
+  pinned = []
+  monkeypatch.setattr(local.slots, 'cores_of', lambda pid: {cores[0]})
+  monkeypatch.setattr(local.slots, 'pin', lambda pid, x: pinned.append(x))
+  assert launcher.room([me]) == (len(cores) > 1)
+  launcher.start(grid.runs[1])
+  assert pinned == [(cores[-1],)] and not launcher.room([me])
+  for process, _, _ in launcher._processes.values():
+    process.kill()
+    process.wait()
   assert local.explain(-9, output).startswith('ended by SIGKILL: ')
   assert local.explain(143, output).startswith('stopped by a signal: ')
   assert local.explain(0, output) == ''

@@ -20,6 +20,10 @@ def by_task(matrix):
   return list(np.asarray(matrix, float).T)
 
 
+def by_seed(matrix):
+  return [dict(enumerate(x)) for x in by_task(matrix)]
+
+
 def test_constants_of_rliable():
   assert statistics.interquartile_mean(X.ravel()) == 1.5
   assert statistics.interquartile_mean(Y.ravel()) == 2
@@ -75,18 +79,58 @@ def test_resamples_are_stratified():
 
 
 def test_band_of_few_seeds_is_their_range():
-  scores = by_task([[0.1, 0.9], [0.5, 0.7], [0.2, 0.2]])
+  scores = by_seed([[0.1, 0.9], [0.5, 0.7], [0.2, 0.2]])
   mean = lambda values: values.mean(-1)
   low, high, kind = statistics.band(scores, mean)
   assert kind == 'range'
   assert (low, high) == (pytest.approx(0.2), pytest.approx(0.6))
-  assert statistics.band([x[:1] for x in scores], mean) == (None, None, None)
+  one = [{0: 0.1}, {0: 0.9}]
+  assert statistics.band(one, mean) == (None, None, None)
   many = by_task(np.random.default_rng(0).normal(size=(20, 6)))
-  low, high, kind = statistics.band(many, mean)
+  low, high, kind = statistics.band([dict(enumerate(x)) for x in many], mean)
   assert kind == 'bootstrap'
   # Stratified: only the spread within tasks counts.
   spread = np.mean([x.var() for x in many]) / 120
   assert high - low == pytest.approx(2 * 1.96 * spread**0.5, rel=0.1)
+
+
+def test_a_seed_that_a_task_lacks_is_left_out_of_the_range():
+  """Seeds are not paired with others by their place."""
+  scores = [{0: 0.0, 1: 0.5, 2: 1.0}, {1: 0.4, 2: 0.9}]
+  mean = lambda values: values.mean(-1)
+  low, high, kind = statistics.band(scores, mean)
+  assert (low, high, kind) == (
+    pytest.approx(0.45),
+    pytest.approx(0.95),
+    'range',
+  )
+  np.testing.assert_array_equal(
+    statistics.of_each_seed(scores), [[0.5, 0.4], [1.0, 0.9]]
+  )
+  assert statistics.of_each_seed([{0: 1.0}, {1: 1.0}]).shape == (0, 2)
+  apart = [{0: 0.0, 1: 0.5}, {2: 0.4, 3: 0.9}]
+  assert statistics.band(apart, mean) == (None, None, None)
+
+
+def test_the_band_is_called_after_its_own_seeds(tmp_path):
+  for name, seeds in (('moto', (0, 1, 2)), ('no_bc', range(6))):
+    for seed in seeds:
+      for task in ('a', 'b'):
+        if (name, seed, task) == ('moto', 0, 'b'):
+          continue
+        rows = [row(1000, eval_success=seed / 10)]
+        path = tmp_path / task / name / str(seed)
+        write_run(path, rows, f'metaworld_{task}')
+  runs = curves.find_runs([tmp_path])
+  panels = curves.aggregate_all(runs, ['eval/success'])['eval/success']
+  found = comparison.compare(panels)
+  moto = found['methods']['moto']
+  assert moto['seeds'] == [3, 2] and moto['each'] == pytest.approx([0.1, 0.2])
+  title = comparison.figure(found).get_suptitle()
+  assert title.endswith('bands: range of 2 seeds, 95% bootstrap interval')
+  assert '| moto | 2-3 | 0.13 | [0.10, 0.20] | range of 2 seeds |' in (
+    comparison.table(found)
+  )
 
 
 def test_coverage_of_intervals():

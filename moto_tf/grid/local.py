@@ -99,14 +99,16 @@ class LocalLauncher:
     self._root = root
     self._places = list(places)
     self._processes = {}  # Label to process, run and place.
+    self._elsewhere = []  # Runs that outlived another suite, as last seen.
 
   def room(self, elsewhere: list[dict]) -> bool:
     """Whether a place is free, also of runs that outlived another suite."""
-    return bool(self._free(elsewhere))
+    self._elsewhere = elsewhere
+    return bool(self._free())
 
   def start(self, run: GridRun) -> None:
     """Starts the process of a run in the first free place."""
-    place = (self._free([]) or self._places)[0]
+    place = (self._free() or self._places)[0]
     output = output_path(self._root, run.label)
     process = start(command(run), environment(len(place)), output)
     slots.pin(process.pid, place)
@@ -132,9 +134,9 @@ class LocalLauncher:
     """Leaves processes that are still there alone; they save by themselves."""
     self._processes = {}
 
-  def _free(self, elsewhere):
-    host = socket.gethostname()
-    others = [slots.cores_of(x['pid']) for x in elsewhere if x['host'] == host]
+  def _free(self):
+    here = [x for x in self._elsewhere if x['host'] == socket.gethostname()]
+    others = [slots.cores_of(x['pid']) for x in here]
     left = list(self._places)
     for _, _, place in self._processes.values():
       left.remove(place)

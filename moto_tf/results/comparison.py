@@ -23,7 +23,8 @@ def compare(panels: Mapping) -> dict:
   Returns:
     As JSON: `tasks`; by method `methods` with seeds (of each task), iqm,
     profile over `thresholds`, each with low, high and kind of its band, and
-    `each`, the interquartile mean of each seed where these are few; by pair of
+    `each`, the interquartile mean of each seed that all tasks have, where these
+    are few; by pair of
     methods `improvement`, with the tasks that these two have.
 
   Raises:
@@ -39,7 +40,7 @@ def compare(panels: Mapping) -> dict:
   found = {'tasks': tasks, 'thresholds': THRESHOLDS.tolist(), 'methods': {}}
   for method in methods:
     values = scores[method]
-    every = np.concatenate(values)
+    every = np.concatenate([[*x.values()] for x in values])
     above = lambda x: statistics.profile(x, THRESHOLDS)
     found['methods'][method] = {
       'seeds': [len(x) for x in values],
@@ -64,17 +65,19 @@ def _banded(values, every, statistic):
 
 
 def _each(values):
-  count = min(map(len, values))
-  if count >= statistics.FEW:
+  if min(map(len, values)) >= statistics.FEW:
     return None
-  each = np.stack([x[:count] for x in values], -1)
-  return statistics.interquartile_mean(each).tolist()
+  each = statistics.of_each_seed(values)
+  return [float(statistics.interquartile_mean(x)) for x in each]
 
 
 def _pair(panels, first, second):
   tasks, scores = statistics.shared_scores(panels, [first, second])
-  low, high = statistics.improvement_interval(scores[first], scores[second])
-  value = statistics.improvement(scores[first], scores[second])
+  pair = [
+    [np.array([*x.values()]) for x in scores[name]] for name in (first, second)
+  ]
+  low, high = statistics.improvement_interval(*pair)
+  value = statistics.improvement(*pair)
   return {
     'first': first,
     'second': second,
@@ -89,8 +92,6 @@ def figure(found: dict) -> Figure:
   """Draws what `compare` returns: three panels, readable without colour."""
   methods, pairs = found['methods'], found['improvement']
   rows = max(len(methods), len(pairs), 6)
-  kinds = {x['iqm']['kind']: x['seeds'] for x in methods.values()}
-  seeds = [n for x in methods.values() for n in x['seeds']]
   with matplotlib.rc_context(STYLE):
     fig = new_figure(13, min(1.6 + 0.32 * rows, 12))
     left, middle, right = fig.subplots(1, 3)
@@ -125,11 +126,19 @@ def figure(found: dict) -> Figure:
     right.set_yticks(range(len(pairs)), names, fontsize=8)
     right.invert_yaxis()
     right.set(xlim=(-0.03, 1.03), xlabel='probability of improvement')
-    bands = ', '.join(interval_label(k, seeds) for k in kinds if k)
+    kinds = {}
+    for entry in methods.values():
+      kinds.setdefault(entry['iqm']['kind'], []).append(_count(entry))
+    bands = ', '.join(interval_label(k, n) for k, n in kinds.items() if k)
     tasks = f'{len(found["tasks"])} task{"s" * (len(found["tasks"]) != 1)}'
     title = f'{tasks} that all methods have; bands: {bands or "none, one seed"}'
     fig.suptitle(title, fontsize=10)
   return fig
+
+
+def _count(entry):
+  """Seeds that the band of a method is of."""
+  return min(entry['seeds']) if entry['each'] is None else len(entry['each'])
 
 
 def label(method: str) -> str:
@@ -151,7 +160,9 @@ def table(found: dict) -> str:
     ends = '-'
     if iqm['low'] is not None:
       ends = f'[{iqm["low"]:.2f}, {iqm["high"]:.2f}]'
-    kind = interval_label(iqm['kind'], seeds) if iqm['kind'] else 'one seed'
+    kind = 'no two seeds of all tasks' if max(seeds) > 1 else 'one seed'
+    if iqm['kind']:
+      kind = interval_label(iqm['kind'], [_count(entry)])
     count = '-'.join(str(x) for x in sorted({min(seeds), max(seeds)}))
     lines.append(f'| {name} | {count} | {iqm["value"]:.2f} | {ends} | {kind} |')
   if found['improvement']:

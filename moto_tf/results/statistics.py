@@ -59,29 +59,38 @@ def resample(
 
 
 def band(
-  scores: Sequence[np.ndarray], statistic: Statistic, samples: int = SAMPLES
+  scores: Sequence[Mapping[int, float]],
+  statistic: Statistic,
+  samples: int = SAMPLES,
 ) -> tuple[np.ndarray | None, np.ndarray | None, str | None]:
   """Band around a statistic over all tasks and seeds.
 
   Args:
-    scores: one array [S] per task; where S differs, the range is of the seeds
-      that all tasks have.
+    scores: of each task, by seed.
     statistic: from values [..., N] of all runs to [..., K] or [...].
     samples: of the bootstrap.
 
   Returns:
-    Low, high and kind: 'range' of the statistic over the tasks of each seed
-    below FEW seeds, else the percentiles of the stratified 'bootstrap'. None
-    for one seed.
+    Low, high and kind: below FEW seeds of a task the 'range' of the statistic
+    over the tasks of each seed that all of them have, else the percentiles of
+    the stratified 'bootstrap'. None below two such seeds.
   """
-  count = min(map(len, scores))
-  if count < 2:
-    return None, None, None
-  if count < FEW:
-    each = statistic(np.stack([x[:count] for x in scores], -1))
+  if min(map(len, scores)) < FEW:
+    each = of_each_seed(scores)
+    if len(each) < 2:
+      return None, None, None
+    each = statistic(each)
     return each.min(0), each.max(0), 'range'
+  scores = [np.array([*x.values()]) for x in scores]
   drawn = statistic(np.concatenate(resample(scores, samples), -1))
   return *percentiles(drawn), 'bootstrap'
+
+
+def of_each_seed(scores: Sequence[Mapping[int, float]]) -> np.ndarray:
+  """Scores [S, N] of the S seeds that all N tasks have."""
+  seeds = sorted(set.intersection(*(set(x) for x in scores)))
+  values = [[x[seed] for x in scores] for seed in seeds]
+  return np.array(values, float).reshape(len(seeds), len(scores))
 
 
 def improvement_interval(
@@ -138,7 +147,7 @@ def t_quantile(share: float, freedom: int) -> float:
 
 def shared_scores(
   panels: Mapping, methods: Sequence[str]
-) -> tuple[list[str], dict[str, list[np.ndarray]]]:
+) -> tuple[list[str], dict[str, list[dict[int, float]]]]:
   """Tasks that all methods have, and final scores by method and task.
 
   Args:
@@ -146,14 +155,12 @@ def shared_scores(
     methods: to compare.
 
   Returns:
-    Names of tasks, and by method one array per task, by number of the seed.
+    Names of tasks, and by method the scores of each task, by seed.
   """
   tasks = [x for x, panel in panels.items() if {*methods} <= panel.keys()]
-  scores = {}
-  for method in methods:
-    scores[method] = []
-    for task in tasks:
-      found = panels[task][method]
-      order = np.argsort(found['seeds'])
-      scores[method].append(np.array(found['final']['values'])[order])
+  final = lambda x: dict(zip(x['seeds'], x['final']['values'], strict=True))
+  scores = {
+    method: [final(panels[task][method]) for task in tasks]
+    for method in methods
+  }
   return tasks, scores
