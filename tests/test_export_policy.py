@@ -258,6 +258,45 @@ def test_the_card(exported):
   }
 
 
+def test_the_card_has_the_success_of_this_very_checkpoint(logdir, loaded):
+  _, config, meta = loaded
+  episodes = [{'seed': 5, 'success': x, 'return': 1.0} for x in (0, 1, 1, 1)]
+  found = {
+    'task': config.task,
+    'method': config.name,
+    'gradient_step': STEP,
+    'checkpoint': meta['checkpoint'],
+    'success_low': 0.3,
+    'success_high': 0.9,
+    'rollouts': episodes,
+  }
+  path = logdir / 'evaluation' / f'evaluation-{STEP:08d}.json'
+
+  def success(meta=meta, config=config, **change):
+    files.write_json(path, found | change)
+    return card._measured(logdir, config, meta)
+
+  try:
+    ends = {'success_low': 0.3, 'success_high': 0.9}
+    expected = {'success': 0.75, **ends, 'episodes': 4}
+    assert success()['evaluate'] == expected
+    before = {k: v for k, v in found.items() if k != 'checkpoint'}
+    files.write_json(path, before)  # Version 0.1.
+    assert card._measured(logdir, config, meta)['evaluate'] == expected
+    for change in (
+      {'checkpoint': f'/backup/{meta["checkpoint"]}'},
+      {'gradient_step': STEP + 1},
+      {'task': 'custom_other'},
+    ):
+      assert success(**change)['evaluate'] is None, change
+    # A file from elsewhere, or another action than the evaluated one.
+    nothing = {'evaluations_while_training': [], 'evaluate': None}
+    assert success({**meta, 'checkpoint': '/backup/ckpt.npz'}) == nothing
+    assert success(config=config.replace({'eval_action': 'mode'})) == nothing
+  finally:
+    path.unlink()
+
+
 def compare(agent, exported, runs):
   runners = {
     name: runner.ExportedPolicy(exported, run=run) for name, run in runs.items()

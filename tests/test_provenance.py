@@ -13,9 +13,9 @@ from moto_tf.commands.evaluate import main
 from moto_tf.config import Config
 from moto_tf.files import FileError
 from moto_tf.presets import make_config
-from moto_tf.results import export
+from moto_tf.results import evaluations, export
 from moto_tf.rules import ConfigError
-from moto_tf.training import evaluation, meta, provenance, rundir
+from moto_tf.training import evaluation, meta, provenance, records, rundir
 from moto_tf.training.checkpoint import CheckpointError, Checkpoints
 
 
@@ -124,9 +124,37 @@ def test_a_copy_from_elsewhere_is_no_result(tmp_path, rolled, capsys):
   path = add_run(tmp_path / 'b') / 'checkpoints' / 'ckpt-00000004.npz'
   result, _ = evaluation.evaluate_run(logdir, 2, checkpoint=path)
   assert result['checkpoint'] == str(path)
-  assert f'does not lie in {logdir}' in capsys.readouterr().err
+  assert f'does not lie in {logdir}/checkpoints' in capsys.readouterr().err
   assert export.export(logdir)['final'] is None
   assert f'of the checkpoint {path} outside' in capsys.readouterr().err
+
+
+def test_what_a_run_went_back_behind_is_no_result(tmp_path, rolled, capsys):
+  """Neither a checkpoint nor an evaluation of a future that was given up."""
+  logdir = add_run(tmp_path / 'a')
+  evaluation.evaluate_run(logdir, 2)
+  config = Config.load(logdir / 'config.yaml')
+  assert evaluations.by_step(logdir)[4]['episodes'] == 2
+  records.Records(logdir, config, 4)
+  assert export.export(logdir)['final']
+  records.Records(logdir, config, 3)
+  target = logdir / 'evaluation' / 'superseded'
+  assert f'Moved 1 files to {target}' in capsys.readouterr().out
+  assert [x.name for x in target.iterdir()] == ['evaluation-00000004.json']
+  assert export.export(logdir)['final'] is None
+  assert evaluations.by_step(logdir) == {}
+  # The same of a new run in the place of another one.
+  evaluation.evaluate_run(logdir, 3)
+  records.Records(logdir, config, None)
+  assert len(list(target.iterdir())) == 2
+  # By the checkpoint that was set aside.
+  place = logdir / 'checkpoints' / 'superseded'
+  place.mkdir()
+  (logdir / 'checkpoints' / 'ckpt-00000004.npz').rename(place / 'ckpt-4.npz')
+  path = place / 'ckpt-4.npz'
+  result, _ = evaluation.evaluate_run(logdir, 2, checkpoint=path)
+  assert result['checkpoint'] == str(path)
+  assert export.export(logdir)['final'] is None
 
 
 @pytest.mark.parametrize(
@@ -134,6 +162,8 @@ def test_a_copy_from_elsewhere_is_no_result(tmp_path, rolled, capsys):
   [
     {'task': 'metaworld_hammer'},
     {'method': 'dreamerv2'},
+    {'rollouts': []},
+    {'rollouts': [{'seed': 0, 'success': 1}]},
     {'rollouts': [{'seed': 0, 'success': 'yes'}]},
     {'rollouts': [{'seed': 0, 'success': '1'}]},
     {'gradient_step': '4'},

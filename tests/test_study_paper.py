@@ -339,8 +339,9 @@ def test_evaluations_by_gradient_step(run, tmp_path, capsys):
     ('b', 3, 50, 'checkpoints/x.npz'),
     ('c', 5, 50, '/elsewhere/x.npz'),
   ):
-    row = {'gradient_step': step, 'success': 0.25, 'return': 7}
-    row |= {'episodes': count, 'checkpoint': checkpoint}
+    episode = {'seed': 0, 'success': 0.25, 'return': 7}
+    row = {'gradient_step': step, 'rollouts': [episode] * count}
+    row |= {'checkpoint': checkpoint}
     path = tmp_path / 'evaluation' / f'evaluation-{name}.json'
     path.write_text(json.dumps(row))
   found = evaluations.by_step(tmp_path)

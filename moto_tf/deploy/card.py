@@ -9,9 +9,9 @@ import tensorflow as tf
 
 import moto_tf
 from moto_tf import envs
-from moto_tf.bounded import read_json
 from moto_tf.data import inspect
 from moto_tf.deploy import lite
+from moto_tf.results import evaluations
 from moto_tf.training import records, rows, rundir
 
 EVALUATIONS = 3  # The last of training that are shown.
@@ -62,10 +62,7 @@ def make(logdir: Path, config: Any, meta: Mapping, interface: dict) -> dict:
     },
     'environment': dict(config.env.flat),
     'interface': interface,
-    'success': {
-      'evaluations_while_training': _while_training(logdir, step),
-      'evaluate': _evaluation(logdir, step, config),
-    },
+    'success': _measured(logdir, config, meta),
   }
 
 
@@ -177,6 +174,19 @@ def _success(found):
   return rows or ['It was not evaluated.']
 
 
+def _measured(logdir, config, meta):
+  """Nothing for a checkpoint from elsewhere, or with other actions."""
+  found = {'evaluations_while_training': [], 'evaluate': None}
+  action = meta.get('settings', {}).get('eval_action', config.eval_action)
+  if Path(meta['checkpoint']).is_absolute() or action != config.eval_action:
+    return found
+  step = meta['counters']['gradient_step']
+  return {
+    'evaluations_while_training': _while_training(logdir, step),
+    'evaluate': _evaluation(logdir, meta, config),
+  }
+
+
 def _while_training(logdir, step):
   """The last evaluations up to a gradient step."""
   path = logdir / 'evaluations.jsonl'
@@ -193,14 +203,15 @@ def _while_training(logdir, step):
   ]
 
 
-def _evaluation(logdir, step, config):
+def _evaluation(logdir, meta, config):
   """What the command evaluate found of the checkpoint, None without."""
-  path = logdir / 'evaluation' / f'evaluation-{step:08d}.json'
-  try:
-    found = read_json(path)
-    names = ('success', 'success_low', 'success_high')
-    result = {name: float(found[name]) for name in names}
-    same = (found['task'], found['method']) == (config.task, config.name)
-    return result | {'episodes': int(found['episodes'])} if same else None
-  except (LookupError, OSError, TypeError, ValueError):
-    return None
+  names = {'task': config.task, 'method': config.name}
+  for found in evaluations.of_command(logdir, **names):
+    # Before 0.2 they did not name it.
+    source = found.get('checkpoint', meta['checkpoint'])
+    step = meta['counters']['gradient_step']
+    if (source, found['gradient_step']) == (meta['checkpoint'], step):
+      ends = {k: float(found[k]) for k in ('success_low', 'success_high')}
+      success = float(np.mean([x['success'] for x in found['rollouts']]))
+      return {'success': success, **ends, 'episodes': len(found['rollouts'])}
+  return None

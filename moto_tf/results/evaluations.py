@@ -1,5 +1,6 @@
 """What a log directory says of success and return, by gradient step."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +38,51 @@ def by_step(logdir: Path) -> dict[int, dict]:
       add(row['gradient_step'], success.mean(), returns.mean(), len(success))
     except (LookupError, TypeError, ValueError):
       warn(f'{path} has a row that is no evaluation; line skipped.')
-  for path in sorted((logdir / 'evaluation').glob('evaluation-*.json')):
+  for content in of_command(logdir):
+    rows, names = content['rollouts'], ('success', 'return')
+    means = [np.mean([row[name] for row in rows]) for name in names]
+    add(content['gradient_step'], *means, len(rows))
+  return found
+
+
+def of_command(logdir: Path, **names: str) -> Iterator[dict]:
+  """What the command evaluate found in its usual place, newest first.
+
+  Of checkpoints of this run alone: one from elsewhere is no result of it. Those
+  and broken ones are named and skipped.
+
+  Args:
+    names: task and method, as far as these are to be checked.
+  """
+  paths = (logdir / 'evaluation').glob('evaluation-*.json')
+  for path in sorted(paths, reverse=True):
     try:
       content = read_json(path)
-      # Of a file elsewhere, which is no checkpoint of this run.
-      if not Path(content['checkpoint']).is_absolute():
-        values = (content[k] for k in ('success', 'return', 'episodes'))
-        values = [float(x) for x in values]
-        add(int(content['gradient_step']), *values)
+      _check(content)
+      # Before 0.2 they did not name it.
+      source = Path(content.get('checkpoint', ''))
     except (AttributeError, LookupError, OSError, TypeError, ValueError):
       warn(f'{path} is no evaluation, skipped.')
-  return found
+      continue
+    if any(content.get(k, name) != name for k, name in names.items()):
+      warn(f'{path} is of another task or method, skipped.')
+    elif source.is_absolute():
+      warn(f'{path} is of the checkpoint {source} outside the run, skipped.')
+    else:
+      yield content
+
+
+def _check(content):
+  """Raises ValueError or the like for what evaluate does not write."""
+  if type(content['gradient_step']) is not int or not content['rollouts']:
+    raise ValueError
+  for row in content['rollouts']:
+    names = {'seed', 'success', 'return'} <= row.keys()
+    if not (names and all(row_files.is_number(x) for x in row.values())):
+      raise ValueError
+  ends = [content.get(k, 0.0) for k in ('success_low', 'success_high')]
+  if not all(map(row_files.is_number, ends)):
+    raise ValueError
 
 
 def _column(values):

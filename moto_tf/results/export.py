@@ -19,7 +19,7 @@ from moto_tf.bounded import read_json
 from moto_tf.config import PATHS, flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
-from moto_tf.results import curves
+from moto_tf.results import curves, evaluations
 from moto_tf.training import rows as row_files
 from moto_tf.training.records import columns, map_path, read_sessions
 
@@ -211,30 +211,15 @@ def _curve(rows):
 def _final(run, last):
   """The newest evaluation by the command evaluate, None without.
 
-  One beyond the last step is of an earlier run in the same place, and one of a
-  checkpoint from elsewhere is no result of this run.
+  One beyond the last step is of an earlier run in the same place.
   """
-  paths = (run.path / 'evaluation').glob('evaluation-*.json')
-  for path in sorted(paths, reverse=True):
-    try:
-      content = read_json(path)
-      rollouts = content.pop('rollouts')
-      if not all(row_files.is_number(x) for r in rollouts for x in r.values()):
-        raise ValueError
-      episodes = columns(rollouts)
-      # Before 0.2 they did not name it.
-      source = Path(content.get('checkpoint', ''))
-      names = {'task': run.task, 'method': run.method}
-      if any(content.get(k, name) != name for k, name in names.items()):
-        warn(f'{path} is of another task or method, skipped.')
-      elif source.is_absolute():
-        warn(f'{path} is of the checkpoint {source} outside the run, skipped.')
-      elif content['gradient_step'] <= last:
-        for name in ('logdir', 'seed'):
-          content.pop(name, None)
-        return content | episodes
-    except (AttributeError, LookupError, OSError, TypeError, ValueError):
-      warn(f'{path} is no evaluation, skipped.')
+  found = evaluations.of_command(run.path, task=run.task, method=run.method)
+  for content in found:
+    if content['gradient_step'] <= last:
+      episodes = columns(content.pop('rollouts'))
+      for name in ('logdir', 'seed'):
+        content.pop(name, None)
+      return content | episodes
   return None
 
 

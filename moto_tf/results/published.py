@@ -84,6 +84,7 @@ def publish(
   )
   sessions = read_sessions(logdir / 'sessions.json') or [{}]
   step = said['counters']['gradient_step']
+  foreign = Path(said['checkpoint']).is_absolute()
   card = {
     'format': FORMAT,
     'name': name,
@@ -102,7 +103,7 @@ def publish(
       **{k: v for k, v in summary.items() if k != 'rollouts'},
     },
     'before_float16': {
-      **(evaluations.by_step(logdir).get(step) or {}),
+      **({} if foreign else evaluations.by_step(logdir).get(step, {})),
       **compare_actions(agent, small, rollouts[:COMPARED]),
     },
   }

@@ -15,7 +15,8 @@ def of_run(
 ) -> tuple[Config, str]:
   """Settings that a checkpoint was trained with, and its name in results.
 
-  The name is a path below `logdir`, and a whole one for a file elsewhere.
+  The name is a path below `logdir`, and a whole one for a file that is none of
+  its checkpoints, such as one that the run has gone back behind.
 
   Args:
     logdir: of the run.
@@ -26,12 +27,13 @@ def of_run(
   Raises:
     CheckpointError: it is of another task, method or seed.
   """
-  inside = path.resolve().is_relative_to(logdir.resolve())
-  name = str(path.resolve())
-  if inside:
-    name = path.resolve().relative_to(logdir.resolve()).as_posix()
-  else:
-    warn(f'{path} does not lie in {logdir}; results name it as {name}.')
+  name = f'checkpoints/{path.name}'
+  if path.resolve().parent != (logdir / 'checkpoints').resolve():
+    name = str(path.resolve())
+    warn(
+      f'{path} does not lie in {logdir / "checkpoints"}; results name it as '
+      f'{name}.'
+    )
   before = config.replace(upgrade(meta.get('settings', {})))
   identity = ('task', 'method', 'seed')
   if any(before[key] != config[key] for key in identity):

@@ -44,7 +44,8 @@ class Records:
       logdir: directory of the run.
       config: its configuration.
       resume_step: gradient step of the checkpoint the run continues from;
-        evaluations beyond it are dropped. None is a new run.
+        evaluations beyond it are dropped, and those of the command evaluate
+        move to `evaluation/superseded/`. None is a new run.
       changes: settings that differ from those so far, value before and now.
       count: evaluations when that checkpoint was written, if that is known.
 
@@ -53,6 +54,7 @@ class Records:
     """
     self._path = logdir / 'evaluations.jsonl'
     self.count = len(rows.rewind(self._path, resume_step, count))
+    _supersede(logdir / 'evaluation', resume_step)
     path = logdir / 'sessions.json'
     session = _session(config, resume_step or 0, changes or {})
     with files.writing(path):
@@ -80,6 +82,22 @@ class Records:
     row = {**counters, 'seconds': seconds, **columns(summary['rollouts'])}
     rows.append(self._path, row)
     self.count += 1
+
+
+def _supersede(directory, step):
+  """Sets aside what the command evaluate found of abandoned checkpoints."""
+  late = []
+  for path in sorted(directory.glob('evaluation-*.*')):
+    found = re.match(r'evaluation-(\d+)', path.name)
+    if found and (step is None or int(found[1]) > step):
+      late.append(path)
+  if late:
+    target = directory / 'superseded'
+    with files.writing(target):
+      files.move_into(late, target)
+    print(
+      f'Moved {len(late)} files to {target}: the run is now at {step or 0}.'
+    )
 
 
 def command(argv: list[str]) -> str:
