@@ -74,6 +74,35 @@ def replacing(
     sync(path.parent)
 
 
+@contextlib.contextmanager
+def appearing(path: Path) -> Iterator[Path]:
+  """An empty folder that becomes `path` at the end of the `with` block.
+
+  It appears whole or not at all, and takes the place of an empty one. If the
+  block moves it elsewhere, that is where it stays.
+
+  Raises:
+    FileError: it cannot be written.
+  """
+  partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
+  made = missing(path.parent)
+  try:
+    with writing(path):
+      partial.mkdir(parents=True)
+      yield partial
+      for file in partial.rglob('*'):
+        if file.is_file():
+          with file.open('rb') as stream:
+            os.fsync(stream.fileno())
+      if partial.exists():
+        os.replace(partial, path)
+      sync(path.parent)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    remove_empty(made)
+    raise
+
+
 def sweep(directories: Iterable[Path], seconds: float = 0.0) -> None:
   """Removes what killed processes have left half written in directories.
 
@@ -85,12 +114,20 @@ def sweep(directories: Iterable[Path], seconds: float = 0.0) -> None:
   latest = time.time() - seconds
   for directory in directories:
     left = [p for p in directory.glob('*.tmp') if p.name.startswith(PARTIAL)]
+    count = 0
     with writing(directory):
-      left = [p for p in left if not seconds or p.stat().st_mtime < latest]
       for path in left:
-        path.unlink(missing_ok=True)
-    if left:
-      print(f'{directory}: removed {len(left)} half-written files.')
+        with contextlib.suppress(FileNotFoundError):  # It was finished.
+          if not seconds or _newest(path) < latest:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            count += 1
+    if count:
+      print(f'{directory}: removed {count} half-written files.')
+
+
+def _newest(path):
+  """When a file, or anything in a folder, was last written."""
+  return max(x.stat().st_mtime for x in (path, *path.rglob('*')))
 
 
 def reserve(path: Path, replace: bool = False) -> None:

@@ -20,13 +20,18 @@ LIMITS = (
 )
 
 
-def machine() -> int:
-  """Bytes of memory that this process may use."""
+def host() -> int:
+  """Bytes of memory that processes may use, without that of GPUs."""
   found = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   for path in map(Path, LIMITS):
     text = path.read_text().strip() if path.is_file() else ''
     found = min(found, int(text)) if text.isdigit() else found
-  return found + (GPU if Path('/dev/nvidia0').exists() else 0)
+  return found
+
+
+def machine() -> int:
+  """Bytes that settings may need: of the host and of its largest GPU."""
+  return host() + (GPU if Path('/dev/nvidia0').exists() else 0)
 
 
 def estimate(config) -> dict[str, int]:

@@ -86,9 +86,7 @@ class Configs:
     if isinstance(part, Mapping):
       return Part('values', '', part)
     name = str(part)
-    if (
-      isinstance(part, Path) or '/' in name or name.endswith(('.yaml', '.yml'))
-    ):
+    if is_file(part):
       content = yamlfile.read(rules.expand(name))[0]
       try:
         values = upgrade(flatten(content))
@@ -107,6 +105,13 @@ class Configs:
         f'{", ".join(self.presets)}; a file of overrides ends in .yaml.'
       )
     return Part('preset', name, self.presets[name])
+
+
+def is_file(part: str | Path) -> bool:
+  """Whether a word of --configs is a file of overrides, not a preset."""
+  name = str(part)
+  named = '/' in name or name.endswith(('.yaml', '.yml'))
+  return isinstance(part, Path) or named
 
 
 def load_configs(path: str | Path | None = None) -> Configs:

@@ -68,3 +68,42 @@ def test_a_place_that_cannot_be(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(FileError, match='Cannot write .*file/x'):
     files.write_atomic(tmp_path / 'file' / 'x', b'')
+
+
+def test_a_folder_appears_as_a_whole(tmp_path):
+  path = tmp_path / 'deep' / 'folder'
+  with files.appearing(path) as partial:
+    (partial / 'a').mkdir()
+    (partial / 'a' / 'file').write_text('x')
+    assert not path.exists() and partial.name.startswith('.')
+  assert (path / 'a' / 'file').read_text() == 'x'
+  assert os.listdir(path.parent) == ['folder']
+  # Nothing is left of one that failed, its new parents included.
+  with (
+    pytest.raises(KeyError),
+    files.appearing(tmp_path / 'new' / 'x') as place,
+  ):
+    (place / 'file').write_text('x')
+    raise KeyError
+  assert os.listdir(tmp_path) == ['deep']
+  with files.appearing(tmp_path / 'x') as place:
+    place.rename(tmp_path / 'failed')
+  assert sorted(os.listdir(tmp_path)) == ['deep', 'failed']
+
+
+def test_what_killed_processes_have_left_is_removed(tmp_path, monkeypatch):
+  """Files and folders, but nothing that is being written or was finished."""
+  file, folder, new = (tmp_path / f'.{x}-7.tmp' for x in 'abc')
+  file.write_text('x')
+  for place in (folder, new):
+    place.mkdir()
+    (place / 'file').write_text('x')
+  for path in (file, folder, folder / 'file', new):
+    os.utime(path, (0, 0))
+  files.sweep([tmp_path], 60)
+  assert [x.name for x in tmp_path.iterdir()] == [new.name]
+  # One that another process finishes in between.
+  gone = tmp_path / '.d-7.tmp'
+  monkeypatch.setattr(type(tmp_path), 'glob', lambda path, text: [gone, new])
+  files.sweep([tmp_path])
+  assert not list(tmp_path.iterdir())

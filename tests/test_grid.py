@@ -499,7 +499,7 @@ def test_plan(tmp_path, monkeypatch):
   assert 'about 3 min, 2 at a time: moto 1 x 60 s, dreamerv2 2 x 60 s' in text
   assert 'about 2.0 GiB for 2 at a time on one' in text
   assert plan.makespan([3, 1, 1, 4], 2) == 6
-  monkeypatch.setattr(plan.memory, 'machine', lambda: 3 * 2**29)
+  monkeypatch.setattr(plan.memory, 'host', lambda: 3 * 2**29)
   with pytest.raises(GridError, match='2.0 GiB .*; --processes 1 would fit'):
     plan.describe(grid, found, needs(grid), 2, 2)
   monkeypatch.setattr(plan.shutil, 'disk_usage', lambda path: Usage)
@@ -531,19 +531,43 @@ def test_runs_of_one_speed_are_measured_once(tmp_path, monkeypatch):
   assert {x[1] for x in calls} <= {(0,), (1,)}
   assert calls[0][2]['TF_NUM_INTRAOP_THREADS'] == '1'
   run = grid.runs[0]
-  need = plan.needs(run, found[run.label], measured, 1)
+  need = plan.needs(run, found[run.label], measured[run.label])
   # Start, first step, 8 steps, 4 + 5 episodes with as many actions, and
   # evaluations of one episode, reports and checkpoints after 4 steps and at
   # both ends, and one environment to evaluate in.
   assert need.seconds == 5 + 1 + 8 + 9 * 2 + 4 * 2 + 4 + 4 + 1
   finish(run)
-  assert plan.needs(run, states.read(run), measured, 1).seconds == 0
+  assert plan.needs(run, states.read(run), None).seconds == 0
   # They are known the next time, unless the file is damaged.
   plan.measure(grid, found, [(0,), (1,)])
   assert len(calls) == 3
   (grid.root / 'speed.json').write_text('{"a": 3}')
   plan.measure(grid, found, [(0,), (1,)])
   assert len(calls) == 6
+  # Not what was measured without the demonstrations of the runs, but what was
+  # measured before another one failed.
+  missing = grid.runs[3].label
+  has_data = lambda run: run.label != missing
+  monkeypatch.setattr(plan, '_has_data', has_data)
+  (grid.root / 'speed.json').unlink()
+
+  def fail(function, title, *args, **arguments):
+    if title.startswith('mine'):
+      raise ChildProcessError
+    return call(function, title, *args, **arguments)
+
+  monkeypatch.setattr(plan.child, 'call', fail)
+  with pytest.raises(ChildProcessError):
+    plan.measure(grid, schedule.look(grid), [(0,)])
+
+  def kept():
+    found = json.loads((grid.root / 'speed.json').read_text())
+    return [json.loads(x)[0].get('method', 'moto') for x in found]
+
+  assert kept() == ['dreamerv2']
+  monkeypatch.setattr(plan.child, 'call', call)
+  found = plan.measure(grid, schedule.look(grid), [(0,)])
+  assert missing in found and kept() == ['dreamerv2', 'no_bc']
 
 
 def test_table(tmp_path):
@@ -585,6 +609,40 @@ def test_table(tmp_path):
   del board.failed[labels[2]]
   shown.show(board)
   assert shown._stream.getvalue().count('6 runs') == 2
+
+
+def test_paths_are_whole_wherever_a_run_is_started(tmp_path, monkeypatch):
+  """By Slurm and Ray, that is in directories of their own."""
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path)
+  (tmp_path / 'more.yaml').write_text('horizon: 3\n')
+  grid = spec.load(Path('mine.yaml'), Path('runs'), ['./more.yaml'])
+  assert grid.root == tmp_path / 'runs'
+  words = local.command(grid.runs[0])
+  assert str(tmp_path / 'more.yaml') in words
+  assert f'--logdir={tmp_path}/runs/gym_Pendulum-v1/moto/0' in words
+
+
+@pytest.mark.parametrize(
+  'words', [['--dry-run'], ['--processes', '2'], ['--ray']]
+)
+def test_slurm_starts_nothing_that_other_options_are_of(
+  tmp_path, words, capsys
+):
+  file, jobs = str(write(tmp_path)), str(tmp_path / 'jobs')
+  with pytest.raises(SystemExit):
+    command.main([file, '--slurm', jobs, *words])
+  assert f'leave out {words[0]}' in capsys.readouterr().err
+  assert not (tmp_path / 'jobs').exists()
+
+
+def test_slurm_refuses_runs_of_other_settings(tmp_path):
+  grid = grid_of(tmp_path)
+  finish(grid.runs[0])
+  other = spec.load(write(tmp_path), tmp_path / 'runs', [{'horizon': 5}])
+  with pytest.raises(GridError, match='has other settings than the suite'):
+    slurm.write(other, tmp_path / 'jobs', 1)
+  assert not (tmp_path / 'jobs').exists()
 
 
 def test_slurm(tmp_path):

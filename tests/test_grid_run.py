@@ -58,12 +58,18 @@ def content(run):
 
 def test_a_killed_suite_goes_on(tmp_path):
   """With the run; without it, which goes on alone; and ends equal."""
-  (run,) = load(tmp_path, 'runs').runs
+  grid = load(tmp_path, 'runs')
+  (run,) = grid.runs
   (other,) = load(tmp_path, 'whole').runs
   moto_tf.train(other.config)
   measured = dict.fromkeys(plan.Measured.__dataclass_fields__, 1)
-  for cores in (1, len(machine.cores())):
-    kinds = {plan.kind(run, cores): {**measured, 'startup': 1}}
+  kinds = {
+    plan.kinds(grid, schedule.look(grid), cores)[run.label]: {
+      **measured,
+      'startup': 1,
+    }
+    for cores in (1, len(machine.cores()))
+  }
   (tmp_path / 'runs').mkdir()
   (tmp_path / 'runs' / 'speed.json').write_text(json.dumps(kinds))
   words = [sys.executable, str(ROOT / 'scripts' / 'suite.py')]

@@ -1,6 +1,7 @@
 """Settings beyond the machine's memory are refused before anything is built."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +24,12 @@ def small_machine(monkeypatch):
 
 def test_this_machine():
   assert 2**29 < memory.machine() < 2**44
+  # A GPU adds what settings may need, not what processes of the host may.
+  host, exists = memory.host(), Path.exists
+  gpu = lambda path: str(path) == '/dev/nvidia0' or exists(path)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(Path, 'exists', gpu)
+    assert memory.machine() == host + memory.GPU and memory.host() == host
 
 
 def test_presets_fit_a_small_machine(small_machine):

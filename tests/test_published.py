@@ -158,6 +158,9 @@ def written(path, arrays, card):
   return path
 
 
+SMALL = {'mean_difference': 0.0, 'largest_difference': 0.0}
+
+
 @pytest.mark.parametrize(
   'place, value, problem',
   [
@@ -171,6 +174,10 @@ def written(path, arrays, card):
     ('counters', {'gradient_step': -1}, 'counters'),
     ('evaluation', {}, 'success'),
     ('before_float16', {'mean_difference': 'x'}, 'is no number'),
+    ('before_float16', {**SMALL, 'success': 'x'}, 'success is no number'),
+    ('before_float16', {**SMALL, 'success': 0.5}, 'episodes'),
+    ('before_float16', {**SMALL, 'mean_difference': 10**400}, 'is no number'),
+    ('commit', '\x1b[31m', 'its commit is no text'),
   ],
 )
 def test_cards_that_cannot_be(file, tmp_path, place, value, problem):

@@ -399,6 +399,18 @@ def test_rank_without_rollouts(run, tmp_path, capsys):
   rows = json.loads((tmp_path / 'rank.json').read_text())['checkpoints']
   values = [row['value'] for row in rows]
   assert values == sorted(values, reverse=True)
+  # A file that is deleted or damaged meanwhile is left out.
+  capsys.readouterr()
+  paths = sorted((run / 'checkpoints').glob('ckpt-*.npz'))
+  content = paths[0].read_bytes()
+  paths[0].write_bytes(b'PK')
+  try:
+    rank_main([*command, '--outdir', str(tmp_path), '--force'])
+  finally:
+    paths[0].write_bytes(content)
+  assert f'{paths[0]} is left out' in capsys.readouterr().err
+  rows = json.loads((tmp_path / 'rank.json').read_text())['checkpoints']
+  assert {row['gradient_step'] for row in rows} == {1, 2, 3}
   with pytest.raises(SystemExit, match="no score 'luck'; it is penalised, "):
     rank_main([*command, '--by', 'luck'])
   with pytest.raises(SystemExit, match='has no offline_data; name recorded'):

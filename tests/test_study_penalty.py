@@ -12,7 +12,7 @@ from study_helpers import make_episode
 from moto_tf.agents.penalties import PENALTIES
 from moto_tf.data.episodes import save_episode
 from moto_tf.nn import dists
-from moto_tf.studies import StudyError, penalty
+from moto_tf.studies import StudyError, StudySkipped, penalty
 from moto_tf.studies.common import fixed_seed
 from moto_tf.studies.context import encode, encode_all, load_data
 
@@ -183,7 +183,7 @@ def test_data_that_cannot_be_used(agent, data, tmp_path, capsys):
   recorded = load_data(agent, data)
   assert len(recorded) == 3
   assert f'{data}/broken.npz: unreadable' in capsys.readouterr().err
-  with pytest.raises(StudyError, match='No recorded episode has the 7'):
+  with pytest.raises(StudySkipped, match='no recorded episode has the 7'):
     measure(agent, recorded, 7)
   (tmp_path / 'empty').mkdir()
   with pytest.raises(StudyError, match='no episode that .* no .*npz files'):

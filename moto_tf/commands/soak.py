@@ -17,9 +17,11 @@ from moto_tf.commands import (
   make_parser,
   natural,
   positive,
+  printing,
   settings,
   whole_path,
 )
+from moto_tf.signals import interruptible
 
 SETTINGS = [
   *('--configs', 'gym', 'debug', '--task', 'soak_line', '--logdir', 'soak'),
@@ -33,6 +35,7 @@ SETTINGS = [
 ]
 
 
+@printing()
 def main(argv: list[str] | None = None) -> None:
   """Run the command line; see the top of this file."""
   parser = make_parser(__doc__)
@@ -41,8 +44,8 @@ def main(argv: list[str] | None = None) -> None:
   add('--moments', type=natural, default=0, help='seed of the moments (0)')
   add('--out', type=whole_path, help='file for a report')
   args, rest = parser.parse_known_args(argv)
-  config = settings.parse([*SETTINGS, *rest], parser.prog)
-  with moto_tf.explain_errors():
+  with interruptible(), moto_tf.explain_errors():
+    config = settings.parse([*SETTINGS, *rest], parser.prog)
     from moto_tf.training import machine, records, soak
 
     if args.out:

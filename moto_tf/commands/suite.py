@@ -64,6 +64,14 @@ def main(argv: list[str] | None = None) -> None:
   )
   add_plugins(parser)
   args, rest = parser.parse_known_args(argv)
+  others = {
+    '--dry-run': args.dry_run,
+    '--processes': args.processes,
+    '--ray': args.ray is not None,
+  }
+  if args.slurm and any(others.values()):
+    found = ' and '.join(name for name, given in others.items() if given)
+    parser.error(f'--slurm writes files and starts nothing; leave out {found}.')
   with interruptible(ADVICE), moto_tf.explain_errors():
     plugins = moto_tf.load_plugins(args.plugins)
     grid = load(args, rest, plugins)
@@ -125,9 +133,9 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
     demonstrations.make(demos, len(places))
   states = schedule.look(grid)
   measured = plan.measure(grid, states, places)
-  size = len(places[0])
   needed = {
-    x.label: plan.needs(x, states[x.label], measured, size) for x in grid.runs
+    x.label: plan.needs(x, states[x.label], measured.get(x.label))
+    for x in grid.runs
   }
   print('\n' + plan.describe(grid, states, needed, count, here))
   if args.dry_run:

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,11 +66,5 @@ def appearing(root: Path, name: str) -> Iterator[Path]:
   path = rules.expand(root) / name
   if path.exists():
     raise DatasetError(f'{path}: exists already; remove it, or change --id.')
-  partial = path.with_name(f'.{path.name}-{os.getpid()}.tmp')
-  try:
-    with files.writing(path):
-      partial.mkdir(parents=True)
-      yield partial
-      partial.rename(path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
+  with files.appearing(path) as partial:
+    yield partial

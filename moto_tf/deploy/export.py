@@ -1,9 +1,7 @@
 """Exports a trained policy: all formats, the runner, a card, and a check."""
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from moto_tf import files, rules
@@ -51,7 +49,7 @@ def export_policy(
   settings = {'precision': 'float32'}
   settings |= {'eval_action': eval_action} if eval_action else {}
   agent, config, meta = load_agent(logdir, checkpoint, settings=settings)
-  with _appearing(outdir) as directory:
+  with files.appearing(outdir) as directory:
     card = _write(directory, logdir, agent, config, meta, data)
     wrong = [k for k, v in card['check']['formats'].items() if not v['passed']]
     if wrong:
@@ -105,25 +103,3 @@ def _check_free(outdir, failed):
         f'{failed} is there, of an export whose check failed; look at its '
         'CARD.md, then move it away.'
       )
-
-
-@contextlib.contextmanager
-def _appearing(outdir: Path) -> Iterator[Path]:
-  """A directory that becomes `outdir` at the end, or is removed on errors."""
-  partial = outdir.with_name(f'.{outdir.name}-{os.getpid()}.partial')
-  made = files.missing(outdir.parent)
-  with files.writing(outdir):
-    partial.mkdir(parents=True)
-    try:
-      yield partial
-      if partial.exists():  # Else it has been put elsewhere.
-        for path in partial.rglob('*'):
-          if path.is_file():
-            with path.open('rb') as stream:
-              os.fsync(stream.fileno())
-        os.replace(partial, outdir)  # Also an empty directory.
-      files.sync(outdir.parent)
-    except BaseException:
-      shutil.rmtree(partial, ignore_errors=True)
-      files.remove_empty(made)
-      raise

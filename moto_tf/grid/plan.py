@@ -18,7 +18,7 @@ from moto_tf.grid.spec import Grid, GridRun
 from moto_tf.grid.state import RunState
 from moto_tf.presets import load_configs
 from moto_tf.progress import duration
-from moto_tf.training import machine
+from moto_tf.training import machine, rundir
 from moto_tf.training.forecast import Measured, forecast
 
 # What does not change the speed of a run.
@@ -34,25 +34,33 @@ class Needs:
   memory: int
 
 
-def kind(run: GridRun, cores: int) -> str:
-  """What runs of one speed have in common, as JSON."""
-  defaults = load_configs().defaults.flat
-  flat = run.config.flat
-  changed = {
-    k: v for k, v in flat.items() if k not in NO_MATTER and v != defaults[k]
-  }
-  changed['suite'] = run.config.task.partition('_')[0]
-  facts = machine.describe()
+def kinds(
+  grid: Grid, states: Mapping[str, RunState], cores: int
+) -> dict[str, str]:
+  """What runs of one speed have in common, as JSON, by label of those left."""
+  defaults, facts = load_configs().defaults.flat, machine.describe()
   where = [facts['processor'], facts['versions'], cores]
-  return json.dumps([changed, where], sort_keys=True)
+  found = {}
+  for run in grid.runs:
+    if states[run.label].finished:
+      continue
+    changed = {
+      k: v
+      for k, v in run.config.flat.items()
+      if k not in NO_MATTER and v != defaults[k]
+    }
+    changed['suite'] = run.config.task.partition('_')[0]
+    found[run.label] = json.dumps([changed, where], sort_keys=True)
+  return found
 
 
 def measure(
   grid: Grid, states: Mapping[str, RunState], places: Sequence[tuple[int, ...]]
-) -> dict[str, Measured]:
+) -> dict[str, tuple[Measured, float]]:
   """Measures each kind of run that is not finished, as many at a time as later.
 
-  What was measured before on this machine is kept in speed.json.
+  What was measured on this machine is kept in speed.json, unless there were no
+  demonstrations, which take memory.
 
   Args:
     grid: of the runs.
@@ -60,16 +68,16 @@ def measure(
     places: cores of each process.
 
   Returns:
-    By `kind`.
+    By label of runs that are left: what was measured, and seconds of the start.
 
   Raises:
     BenchmarkError: a kind of run does not start; its message is on stderr.
   """
-  path, cores = grid.root / 'speed.json', len(places[0])
+  path, of_run = grid.root / 'speed.json', kinds(grid, states, len(places[0]))
   known, wanted = _known(path), {}
   for run in grid.runs:
-    name = kind(run, cores)
-    if not states[run.label].finished and name not in known:
+    name = of_run.get(run.label)
+    if name is not None and name not in known:
       wanted.setdefault(name, run)
   free, begin = queue.SimpleQueue(), time.time()
   for place in places:
@@ -91,22 +99,26 @@ def measure(
       free.put(place)
 
   with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
-    known |= dict(pool.map(one, wanted.items()))
-  if wanted:
-    files.write_json(path, known)
-  return {
+    kept = dict(known)
+    for name, found in pool.map(one, wanted.items()):
+      known[name] = found
+      if _has_data(wanted[name]):
+        kept[name] = found
+        files.write_json(path, kept)
+  measured = {
     name: (Measured(**_without(found, 'startup')), found['startup'])
     for name, found in known.items()
   }
+  return {label: measured[name] for label, name in of_run.items()}
 
 
 def needs(
-  run: GridRun, state: RunState, measured: Mapping, cores: int
+  run: GridRun, state: RunState, measured: tuple[Measured, float] | None
 ) -> Needs:
-  """What is left of a run, from what its kind takes; nothing if it is done."""
+  """What is left of a run, from what `measure` found; nothing if it is done."""
   if state.finished:
     return Needs(0.0, 0, 0)
-  found, startup = measured[kind(run, cores)]
+  found, startup = measured
   left = forecast(found, run.config, state.counters)
   seconds = startup + found.first + sum(left.seconds.values())
   return Needs(seconds, left.disk, left.memory)
@@ -151,7 +163,7 @@ def describe(
   most = sorted((needed[x.label].memory for x in left), reverse=True)
   total = sum(most[:here])
   place = next(p for p in (grid.root, *grid.root.parents) if p.exists())
-  free, limit = shutil.disk_usage(place).free, memory.machine()
+  free, limit = shutil.disk_usage(place).free, memory.host()
   wall = makespan([needed[x.label].seconds for x in left], count)
   gib = lambda x: f'{x / 2**30:.1f} GiB'
   lines = {
@@ -190,6 +202,12 @@ def _known(path: Path) -> dict:
     return {name: x for name, x in found.items() if good(x)}
   except (AttributeError, OSError, ValueError):
     return {}
+
+
+def _has_data(run):
+  """Whether a run that learns from demonstrations has them already."""
+  offline = rundir.offline_dir(run.config, run.config.path('logdir'))
+  return offline is None or any(offline.glob('*.npz'))
 
 
 def _without(values, key):

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from moto_tf import files, memory
-from moto_tf.grid import demonstrations, local, slots
+from moto_tf.grid import demonstrations, local, schedule, slots
 from moto_tf.grid.spec import Grid
 
 # Gibibytes of libraries, beyond what the settings need.
@@ -80,9 +80,11 @@ def write(grid: Grid, directory: Path, cores: int) -> str:
     What to do with them.
 
   Raises:
-    GridError: demonstrations are missing and cannot be recorded.
+    GridError: demonstrations are missing and cannot be recorded, or a
+      directory has a run of other settings.
     FileError: the directory cannot be written.
   """
+  schedule.look(grid)  # Before anything is written.
   directory = directory.absolute()
   output = grid.root.absolute() / 'output'
   with files.writing(output):

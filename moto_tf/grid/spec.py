@@ -9,7 +9,7 @@ from typing import Any
 from moto_tf import rules, yamlfile
 from moto_tf.config import Config, flatten
 from moto_tf.grid import GridError
-from moto_tf.presets import load_configs
+from moto_tf.presets import is_file, load_configs
 from moto_tf.rules import ConfigError
 
 SHIPPED = Path(__file__).parent / 'suites'
@@ -175,7 +175,8 @@ def load(
   task_parts = _named(path, content, 'tasks', TASK_KEYS, tasks)
   method_parts = _named(path, content, 'methods', METHOD_KEYS, methods)
   seeds = _seeds(path, content.get('seeds', [0]) if seeds is None else seeds)
-  root = root or rules.expand(LOGDIR.format(path.stem))
+  # Runs may be started in other directories, such as by Slurm and Ray.
+  root = (root or rules.expand(LOGDIR.format(path.stem))).absolute()
   configs = load_configs()
   _check_presets(path, configs, content, task_parts, method_parts)
   runs = []
@@ -228,6 +229,7 @@ def _compose(configs, method, parts, more):
     own = [method]
   names = [*general.get('presets', ()), *of_task.get('presets', ())]
   names += [x for x in more if not isinstance(x, Mapping)]
+  names = [str(rules.expand(x).absolute()) if is_file(x) else x for x in names]
   names += own
   values = {}
   for part in parts:

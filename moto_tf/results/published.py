@@ -23,7 +23,7 @@ from moto_tf.presets import load_configs
 from moto_tf.renames import upgrade
 from moto_tf.results import evaluations
 from moto_tf.rules import cut, nearest
-from moto_tf.training import evaluation, meta
+from moto_tf.training import evaluation, meta, rows
 from moto_tf.training.records import ROOT, read_sessions
 
 FORMAT = 1
@@ -303,6 +303,8 @@ def _check(card):
   meta.check_settings(card.get('settings'))
   meta.check_counters(card.get('counters'))
   texts = {k: card.get(k) for k in ('name', 'task', 'method', 'checkpoint')}
+  if card.get('commit') is not None:  # Unknown without git.
+    texts['commit'] = card['commit']
   for key, value in texts.items():
     if not isinstance(value, str) or not value.isprintable():
       raise ValueError(f'its {key} is no text')
@@ -315,8 +317,10 @@ def _check(card):
     + ('first_seed',),
     'before_float16': ('mean_difference', 'largest_difference'),
   }
+  if 'success' in card['before_float16']:
+    numbers['before_float16'] += ('success', 'episodes')
   for group, keys in numbers.items():
     for key in keys:
       value = card[group][key]
-      if isinstance(value, bool) or not isinstance(value, int | float):
+      if isinstance(value, bool) or not rows.is_number(value):
         raise ValueError(f'{group}.{key} is no number')

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from moto_tf import policy
 from moto_tf.data.episodes import episode_return
+from moto_tf.errors import warn
 from moto_tf.results import evaluations
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyResult, StudySkipped
@@ -25,7 +26,11 @@ from moto_tf.studies.returns import (
   first_states,
   model_rewards,
 )
-from moto_tf.training.checkpoint import Checkpoints, is_milestone
+from moto_tf.training.checkpoint import (
+  CheckpointError,
+  Checkpoints,
+  is_milestone,
+)
 
 CHUNK = 512  # Starts at a time.
 PAPER = 'logit_std'  # Its statistic.
@@ -40,7 +45,7 @@ def measure(context) -> StudyResult:
   """The study `bound` of a studies.context.Context.
 
   Raises:
-    StudySkipped: there are fewer than two milestones, nothing succeeds, or
+    StudySkipped: fewer than two milestones can be used, nothing succeeds, or
       episodes are shorter than the horizon.
   """
   paths = milestones(context.logdir)
@@ -58,7 +63,17 @@ def measure(context) -> StudyResult:
       'transitions of a rollout; name some by --data DIR'
     )
   known = evaluations.by_step(context.logdir)
-  rows = [look_at(context, path, experts, known) for path in paths]
+  rows = []
+  for path in paths:
+    try:
+      rows.append(look_at(context, path, experts, known))
+    except CheckpointError as error:
+      warn(f'{path} is left out: {error}')
+  if len(rows) < 2:
+    raise StudySkipped(
+      f'{len(rows)} of {len(paths)} milestones can be used, and a relation '
+      'takes two or more'
+    )
   used = getattr(context.agent.behavior, 'penalty', None)
   numbers = {
     'experts': len(experts),

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from moto_tf.agents.penalties import statistics
 from moto_tf.nn.tfutils import split, uniform
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
-from moto_tf.studies import StudyError, StudyResult
+from moto_tf.studies import StudyResult, StudySkipped
 from moto_tf.studies.common import LEGEND, SEED, fixed_seed, show, spearman
 
 STATES = 512  # At most, that imagination starts from.
@@ -130,13 +130,13 @@ def measure_penalty(
     `spearman_excess` with the error beyond the posterior's.
 
   Raises:
-    StudyError: all episodes are too short.
+    StudySkipped: all episodes are too short.
   """
   starts = draw_starts([len(e['reward']) - 1 for e in episodes], steps)
   if not len(starts):
-    raise StudyError(
-      f'No recorded episode has the {steps} transitions that are imagined; '
-      'name another directory by --data DIR.'
+    raise StudySkipped(
+      f'no recorded episode has the {steps} transitions that are imagined; '
+      'name another directory by --data DIR'
     )
   join = lambda x: {k: np.concatenate([y[k] for y in x]) for k in x[0]}
   posts, records = join(posts), join(episodes)

@@ -24,7 +24,7 @@ from moto_tf.studies.returns import (
   first_values,
   model_rewards,
 )
-from moto_tf.training.checkpoint import Checkpoints
+from moto_tf.training.checkpoint import CheckpointError, Checkpoints
 
 # What is ranked by, and what it is.
 SCORES = {
@@ -87,7 +87,12 @@ def look_at_run(logdir: Path, data: Path | None) -> list[dict]:
   if not paths:
     warn(f'{logdir / "checkpoints"} holds no checkpoint, left out.')
   for path in paths:
-    agent, config, meta = policy.load_agent(logdir, path, False)
+    try:
+      agent, config, meta = policy.load_agent(logdir, path, False)
+    except CheckpointError as error:
+      # A run that is training deletes its older ones.
+      warn(f'{path} is left out: {error}')
+      continue
     context = Context(agent, config, meta, logdir)
     if missing := context.missing(('model', 'critics')):
       warn(f'{logdir} is left out: {missing}.')
