@@ -427,7 +427,29 @@ def test_values_report_and_average(method):
   assert len(average) == len(agent.behavior.actor.variables)
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_the_policy_never_learns_from_empty_buffers(method):
+  """As where a run goes on with fewer offline steps for the model."""
+  agent, batch = latent_agent(method), make_batch(latent_config(method))
+  for step in (5, 6, 7):  # Of 4 that train the model alone, none was made.
+    metrics = agent.train(batch, step)
+    assert ('real_age' in metrics) and int(agent.behavior.buffer.real.held)
+  assert agent.behavior.buffer.real._written == 2 * batch['reward'].shape[0]
+
+
 # Settings
+
+
+def test_buffers_turn_over_alike_in_both_sizes():
+  """Whatever is in them is as old, in gradient steps."""
+  lasts = []
+  for names in (('latent_paper',), ('small',)):
+    config = make_config('metaworld', *names, 'lompo')
+    starts = config.replay.batch * (config.replay.length - 1)
+    for added in (starts, starts * config.horizon):
+      additions = config.latent.capacity / added
+      lasts.append(additions * config.latent.add_every)
+  np.testing.assert_allclose(lasts[:2], lasts[2:], rtol=0.05)
 
 
 def test_presets_compose():

@@ -326,6 +326,24 @@ def test_offline_then_online(finished, tmp_path):
   assert {'heldout/model_loss', 'heldout/vector_loss'} <= set(rows(logdir)[3])
 
 
+def test_offline_steps_that_are_done_stay_done(finished, tmp_path):
+  """Fewer than these would count online episodes that never were."""
+  data = {'offline_data': str(finished / 'episodes'), 'online_steps': 3}
+  logdir = tmp_path / 'moto' / '0'
+  with make_run(tiny(logdir, offline_steps=4, **data)) as run:
+    for _ in run.offline_steps():
+      run.update(run.sample())
+      if run.gradient_step == 3:
+        break
+    run.session.save_if_new()
+  message = 'less than the 3 gradient steps .*--offline_steps 3 to begin'
+  with pytest.raises(ConfigError, match=message):
+    make_run(tiny(logdir, offline_steps=2, **data))
+  with make_run(tiny(logdir, offline_steps=3, **data)) as run:
+    train(run)
+    assert (run.gradient_step, run.episode) == (6, 1)
+
+
 def test_offline_only(finished, tmp_path):
   config = tiny(
     tmp_path / 'moto' / '0',

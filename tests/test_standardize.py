@@ -27,6 +27,16 @@ def test_fitted_data_has_mean_zero_and_spread_one():
   np.testing.assert_allclose(out.std(0), [1, 0, 0, 1, 1], atol=1e-4)
 
 
+def test_an_entry_beside_one_of_a_larger_unit_is_not_constant():
+  """Such as joint angles beside the forces of contacts."""
+  scaler = Standardize({'state': (3,)})
+  data = np.random.default_rng(0).normal(size=(99, 3)) * [300, 0.2, 1e-3]
+  scaler.fit({'state': data})
+  out = scaler('state', tf.constant(data, tf.float32)).numpy()
+  np.testing.assert_allclose(out.std(0)[:2], 1, atol=1e-3)
+  assert out.std(0)[2] < 2e-3
+
+
 def test_what_the_data_never_showed_is_limited():
   scaler = Standardize({'state': (5,)})
   scaler.fit({'state': make_data()})

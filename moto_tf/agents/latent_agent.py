@@ -65,7 +65,9 @@ class LatentAgent(ModelBasedAgent):
     if step < self._first or step >= self._config.offline_steps:
       post, metrics = self.functions['model'](batch, seed)
     since = step - self._first
-    if since >= 0 and since % self._config.latent.add_every == 0:
+    due = since >= 0 and since % self._config.latent.add_every == 0
+    # Empty where offline_steps was lowered in the middle.
+    if due or (since >= 0 and not int(self.behavior.buffer.real.held)):
       post = post or self.functions['encode'](batch, seed)
       add = self.functions['buffer']
       metrics = metrics | add(post, batch, self._seed(5, step), now)

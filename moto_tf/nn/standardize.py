@@ -3,8 +3,9 @@
 import numpy as np
 import tensorflow as tf
 
-# Entries that vary less than this share of the most varying one are constant.
-CONSTANT = 1e-3
+# Entries are constant that vary less than this share of the most varying one,
+# and less than this in their own unit, since a vector may mix units.
+CONSTANT, VARIES = 1e-3, 1e-2
 # Largest standardised value, for what the first data never showed.
 LIMIT = 10.0
 
@@ -32,7 +33,7 @@ class Standardize:
     for key, mean in self._mean.items():
       values = np.asarray(data[key], np.float64)
       std = values.std(0)
-      constant = std <= CONSTANT * std.max()
+      constant = std <= min(CONSTANT * std.max(), VARIES)
       mean.assign(values.mean(0))
       self._scale[key].assign(np.where(constant, 1.0, std))
 

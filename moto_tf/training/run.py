@@ -260,7 +260,10 @@ class Run:
       raise
 
   def _give_up(self, broken, metrics):
-    """Stops on a non-finite loss, which no optimizer has applied."""
+    """Stops on a non-finite loss, which its own optimizer has not applied.
+
+    Those before it in the step have applied theirs: all weights are finite.
+    """
     self.monitor.log(self.phase)
     step = self.gradient_step
     saved = (
