@@ -336,7 +336,7 @@ def test_offline_steps_that_are_done_stay_done(finished, tmp_path):
       if run.gradient_step == 3:
         break
     run.session.save_if_new()
-  message = 'less than the 3 gradient steps .*--offline_steps 3 to begin'
+  message = 'less than the 3 steps .*--offline_steps 3 to begin'
   with pytest.raises(ConfigError, match=message):
     make_run(tiny(logdir, offline_steps=2, **data))
   with make_run(tiny(logdir, offline_steps=3, **data)) as run:

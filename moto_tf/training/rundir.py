@@ -164,10 +164,9 @@ def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
   done = meta['counters']['gradient_step']
   if 'offline_steps' in changed and now['offline_steps'] < done:
     raise ConfigError(
-      f'--offline_steps {now["offline_steps"]} is less than the {done} gradient '
-      f'steps that the run in {path.parent} has done offline; use '
-      f'--offline_steps {done} to begin with online episodes now, or another '
-      '--logdir.'
+      f'--offline_steps {now["offline_steps"]} is less than the {done} steps '
+      f'that the run in {path.parent} has done offline; use --offline_steps '
+      f'{done} to begin with online episodes now, or another --logdir.'
     )
   if changed:
     print(f'Continuing {path.parent} with other settings:')
