@@ -26,9 +26,17 @@ sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1; then
   return 1
 }
 
+# An interrupted one may have Python without pip.
+is_whole() {
+  "$venv/bin/python" -c 'import pip' 2>/dev/null
+}
+
 install_packages() {
   local python
-  if ! "$venv/bin/python" -c '' 2>/dev/null; then
+  if ! is_whole; then
+    [[ ! -e $venv || -f $venv/pyvenv.cfg || -z $(ls -A "$venv") ]] || fail \
+      "$venv is there and is no environment of Python; it would be emptied." \
+      'Choose another MOTO_VENV.'
     python="$(find_python)" || fail \
       'needs Python 3.11, 3.12 or 3.13 with the venv module on PATH. On' \
       'Debian and Ubuntu: sudo apt-get install python3 python3-venv'
@@ -45,6 +53,10 @@ install_packages() {
   fi
   "$venv/bin/python" -m pip install --quiet "${packages[@]}"
   "$venv/bin/python" -m pip install --quiet --no-deps -e "$repo"
+  # What is installed for one file of packages is there for the others too, as
+  # long as what they share is the same.
+  grep -qsxF "$common" "$venv/requirements.stamp" ||
+    echo "$common" >"$venv/requirements.stamp"
   echo "$1" >>"$venv/requirements.stamp"
 }
 
@@ -89,11 +101,13 @@ install_gl() {
   DEBIAN_FRONTEND=noninteractive $command >/dev/null
 }
 
-# With the NVIDIA driver, which decides about CUDA libraries.
-hash="$(cat "$repo/requirements.txt" "$requirements" | sha256sum | cut -c 1-64)"
-hash+="$(command -v nvidia-smi || true)"
-if ! grep -qxF "$hash" "$venv/requirements.stamp" 2>/dev/null ||
-  ! "$venv/bin/python" -c '' 2>/dev/null; then
+# With the place of this checkout, whose code the environment imports, and the
+# NVIDIA driver, which decides about CUDA libraries.
+common="common $(sha256sum <"$repo/requirements.txt") $repo"
+common+="$(command -v nvidia-smi || true)"
+hash="$(sha256sum <"$requirements") $repo"
+if ! grep -qsxF "$common" "$venv/requirements.stamp" ||
+  ! grep -qsxF "$hash" "$venv/requirements.stamp" || ! is_whole; then
   install_packages "$hash"
 fi
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from helpers import ACT, SPACES, tiny_config
+from helpers import ACT, SPACES, make_agent, tiny_config
+from latent_helpers import latent_config
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from moto_tf import make_config
 from moto_tf.benchmark import (
   BenchmarkError,
   child,
@@ -281,6 +283,43 @@ def test_replay_on_synthetic_episodes(tmp_path):
   assert figures['files'] == figures['episodes_held'] == data.DISTINCT + 2
   assert figures['transitions_held'] == 100 * (data.DISTINCT + 2)
   assert figures['batches_per_second'] > 0
+
+
+def test_spaces_are_those_that_a_replay_holds():
+  """Both images, and nothing that is only logged."""
+  config = make_config('kitchen', 'small', **{'env.extra_size': 32})
+  spaces, _ = data.task_spaces(config)
+  assert {'image', 'image_extra', 'state'} <= spaces.keys()
+  assert spaces['image_extra'].shape == (32, 32, 3)
+  assert not [key for key in spaces if key.startswith('log_')]
+
+
+@pytest.mark.parametrize('method', ['moto', 'lompo'])
+def test_what_is_measured_is_all_that_learns(method, tmp_path, monkeypatch):
+  """Of a run whose first steps train less."""
+  from moto_tf.benchmark import steps
+
+  monkeypatch.setattr(steps, 'LAST', 4)
+  if method == 'lompo':
+    config = latent_config(method, online_steps=9)
+  else:
+    stages = {'moto__critic_start': 2, 'moto__model_start': 4}
+    config = tiny_config(offline_steps=8, online_steps=9, **stages)
+  agent = make_agent(config)
+  data.write_episodes(tmp_path, 2, SPACES, ACT)
+  replay = data.open_replay(config, tmp_path, SPACES, ACT)
+  agent.fit(replay.records)
+  learner = steps.Learner(agent, config, replay)
+  seen = []
+  train = agent.train
+  agent.train = lambda batch, step: seen.append(train(batch, step))
+  learner.step()
+  learner.close()
+  wanted = {'model_loss', 'actor_loss', 'critic_model_loss'}
+  assert wanted <= seen[0].keys()
+  # With all demonstrations of a run, however few are synthetic.
+  few = config.replace({'replay.offline_episodes': 100})
+  assert data.open_replay(few, tmp_path, SPACES, ACT).stats()['episodes'] == 2
 
 
 def make_result(**figures):

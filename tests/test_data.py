@@ -203,6 +203,15 @@ def test_pictures_of_a_directory(dataset, tmp_path):
   assert frames.shape == (10, 132, 3 * 132, 3)
 
 
+def test_the_first_images_are_shown_whatever_else_is_there(tmp_path):
+  records = 4
+  episode = make_episode(records - 1, size=8)
+  episode['depth'] = np.zeros((records, 8, 8, 1), np.float32)
+  episodes.save_episode(tmp_path, '0', episode)
+  videos, _ = inspect.load_videos(tmp_path, 1)
+  assert videos[0].shape == (records, 8, 8, 3)
+
+
 def test_pictures_need_images(dataset, tmp_path):
   with pytest.raises(ValueError, match='ends in .png or .gif'):
     inspect.render(dataset, tmp_path / 'video.mp4', count=1)

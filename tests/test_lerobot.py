@@ -3,6 +3,7 @@
 import functools
 import json
 import sys
+import types
 
 import numpy as np
 import pyarrow
@@ -591,3 +592,18 @@ def test_missing_packages_are_named(demos, tmp_path, monkeypatch):
         lerobot.export(demos, tmp_path, 'me/a')
       with pytest.raises(lerobot.PackageError, match=name):
         lerobot.open_reader(tmp_path, '', env(), False)
+
+
+def test_several_instructions_are_said_to_be_one_task():
+  facts = {
+    'features': {},
+    'successes': True,
+    'last_observation': 'stored',
+    'instructions': ['open the drawer', 'close the drawer'],
+  }
+  info = types.SimpleNamespace(record=facts, task='gym_robot')
+  text = lerobot.report(info)
+  assert '2 instructions, which all became the task gym_robot' in text
+  assert 'open the drawer; close the drawer' in text
+  facts['instructions'] = ['open the drawer']
+  assert 'instructions' not in lerobot.report(info)

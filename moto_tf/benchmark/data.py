@@ -8,12 +8,12 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box
 
 from moto_tf import envs
 from moto_tf.config import Config
 from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
+from moto_tf.envs import render
 from moto_tf.envs.driver import Driver
 from moto_tf.policy import spaces_from_meta
 from moto_tf.training.machine import peak_memory_gib
@@ -30,11 +30,11 @@ def task_spaces(config: Config) -> tuple[dict, gymnasium.Space]:
   make_env = envs.env_maker(config.task, plain)
   driver = Driver(make_env)
   driver.close()
-  spaces = dict(driver.obs_space)
-  if config.env.image:
-    size = config.env.image_size
-    spaces.setdefault('image', Box(0, 255, (size, size, 3), np.uint8))
-  return spaces, driver.act_space
+  # As the replay has them: what is only logged is not held.
+  spaces = {
+    k: v for k, v in driver.obs_space.items() if not k.startswith('log_')
+  }
+  return {**render.image_spaces(config.env), **spaces}, driver.act_space
 
 
 def write_episodes(
@@ -76,6 +76,7 @@ def open_replay(
     act_space: of the actions.
   """
   settings = {k: v for k, v in config.replay.items() if k != 'prefetch'}
+  settings['offline_episodes'] = 0  # All of the synthetic ones.
   return Replay(
     Path(directory),
     None,

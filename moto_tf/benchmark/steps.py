@@ -13,9 +13,10 @@ from moto_tf.config import Config
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.policy import spaces_from_meta
 from moto_tf.registry import resolve
-from moto_tf.training import machine
+from moto_tf.training import machine, rundir
 
 WARM_UP = 2
+LAST = 50  # Steps before the end of a run, where they are measured.
 PROFILED = 3
 POLICY_WARM_UP = 10
 POLICY_CALLS = 200
@@ -123,7 +124,9 @@ class Laps:
 
 
 class Learner:
-  """Gradient steps as the command train takes them.
+  """Gradient steps as the command train takes them at the end of a run.
+
+  By then everything learns that is to learn at all, see `moto.model_start`.
 
   Attributes:
     graphs: by function of the gradient step, once it is traced; none if it
@@ -137,8 +140,8 @@ class Learner:
     self._agent = agent
     self._config = config
     self._prefetcher = Prefetcher(replay, config.replay.prefetch)
-    self._batch = self._prefetcher.get(0)
-    self._steps = 0
+    self._step = self._first = max(0, rundir.total_steps(config) - LAST)
+    self._batch = self._prefetcher.get(self._step)
 
   def trace(self) -> Iterator[str]:
     """Traces what the first step would trace; yields names when it is done."""
@@ -159,10 +162,10 @@ class Learner:
 
   def step(self) -> None:
     """Takes a gradient step and waits for its result."""
-    if self._steps:
-      self._batch = self._prefetcher.get(self._steps)
-    self._agent.train(self._batch, self._steps)
-    self._steps += 1
+    if self._step > self._first:
+      self._batch = self._prefetcher.get(self._step)
+    self._agent.train(self._batch, self._step)
+    self._step += 1
 
   def clocks(self) -> dict[str, float]:
     """Seconds so far: of the wall, by part of the step, of the processor."""

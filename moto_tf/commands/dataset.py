@@ -35,6 +35,7 @@ from moto_tf.commands import (
 from moto_tf.commands.collect import preset
 from moto_tf.data import importers, inspect
 from moto_tf.data.exporters import EXPORTERS
+from moto_tf.data.formats import SourceError
 from moto_tf.signals import interruptible
 
 
@@ -122,6 +123,12 @@ def show(directory: pathlib.Path, task: str) -> None:
 def take_over(args: argparse.Namespace, rest: list[str], prog: str) -> None:
   """Import a dataset and print its numbers."""
   task = importers.full_task(args.format, args.task)
+  entry = importers.FORMATS[args.format]
+  if args.relabel and not entry.relabels:
+    raise SourceError(
+      f'--relabel has no effect on the format {args.format}: it keeps rewards '
+      'as they are stored.'
+    )
   config = settings.parse([*preset(task), *rest], prog)
   memory.check_rollouts(config, args.workers)
   made = importers.Import(
@@ -129,8 +136,8 @@ def take_over(args: argparse.Namespace, rest: list[str], prog: str) -> None:
   )
   info = importers.import_dataset(made, args.directory, args.workers)
   print('\n' + inspect.compare({task: info}))
-  if report := importers.FORMATS[args.format].report:
-    print(registry.resolve(report)(info))
+  if entry.report:
+    print(registry.resolve(entry.report)(info))
 
 
 if __name__ == '__main__':

@@ -34,6 +34,7 @@ class Format:
     where: where a user gets such files, for messages.
     suite: the only suite that the data is of, whose tasks may then go without
       its name; '': any.
+    relabels: whether stored rewards can be replaced by those of the task.
     report: from the data.inspect.Info of the imported episodes to a text for
       the user, such as what a comparison of rewards gave.
   """
@@ -42,6 +43,7 @@ class Format:
   where: str = ''
   suite: str = ''
   report: str | Callable | None = None
+  relabels: bool = True
 
 
 class Reader:

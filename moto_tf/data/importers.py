@@ -7,6 +7,7 @@ A format is one file with a Reader (see `moto_tf.data.formats`) and one call of
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,7 +37,10 @@ FORMATS = Registry(
   # Of no suite.
   | {
     'lerobot': Format(
-      lerobot.open_reader, lerobot.WHERE, report=lerobot.report
+      lerobot.open_reader,
+      lerobot.WHERE,
+      report=lerobot.report,
+      relabels=False,
     ),
   },
 )
@@ -49,17 +53,18 @@ def register_format(
   where: str = '',
   suite: str = '',
   report: str | Callable | None = None,
+  relabels: bool = True,
 ) -> Format:
   """Adds a format of one's own to those that `dataset import` reads.
 
   Args:
     name: of the format.
-    open, where, suite, report: see `Format`.
+    open, where, suite, report, relabels: see `Format`.
 
   Raises:
     RegistryError: the name is taken, or is none.
   """
-  return FORMATS.register(name, Format(open, where, suite, report))
+  return FORMATS.register(name, Format(open, where, suite, report, relabels))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,16 +190,25 @@ class _Target:
 
   def __init__(self, directory, settings, names, facts):
     self._directory, self._settings = Path(directory), settings
-    self._facts = {'trajectories': len(names), **facts}
+    named = hashlib.sha256('\n'.join(names).encode()).hexdigest()
+    self._facts = {'trajectories': len(names), 'names': named, **facts}
     self._recorded, self.kept = False, set()
     if not self._directory.exists():
       return
     self.kept, _ = store.open_directory(self._directory, settings)
-    before = inspect.read_record(self._directory).get('trajectories')
-    if self.kept and before not in (None, len(names)):
+    record = inspect.read_record(self._directory)
+    before = record.get('trajectories')
+    if not self.kept:
+      return
+    if before not in (None, len(names)):
       raise store.StoreError(
         f'{directory}: was made of {before} trajectories, and now there are '
         f'{len(names)}, so their numbers differ. Import into another directory.'
+      )
+    if record.get('names') not in (None, named):
+      raise store.StoreError(
+        f'{directory}: was made of trajectories of other names than there are '
+        'now, so their numbers differ. Import into another directory.'
       )
 
   def add(self, index, episode):

@@ -216,7 +216,11 @@ def load_videos(
   videos, marks = [], []
   for path in paths:
     episode = episodes.load_episode(path)
-    found = [k for k, v in sorted(episode.items()) if v.ndim == 4]
+    found = [
+      k
+      for k, v in sorted(episode.items())
+      if v.ndim == 4 and v.dtype == np.uint8 and v.shape[-1] in (1, 3)
+    ]
     name = key or (found[0] if found else 'image')
     if name not in found:
       raise episodes.EpisodeError(

@@ -32,10 +32,25 @@ def make(name: str, config) -> 'GymEnv':
   camera = config.camera
   options = {} if camera == 'default' else {'camera_name': camera}
   env = _make(name, options)
+  _check_camera(env, camera)
   if config.image and not _has_image(env):
     env.close()
     env = _make(name, {**options, 'render_mode': 'rgb_array'})
   return wrap_gym(env, config)
+
+
+def _check_camera(env, name):
+  """MuJoCo environments take any name, and show a view of their own then."""
+  model = getattr(env.unwrapped, 'model', None)
+  if name == 'default' or not hasattr(model, 'ncam'):
+    return
+  names = [model.camera(i).name for i in range(model.ncam)]
+  if name not in names:
+    env.close()
+    raise EnvError(
+      f'Unknown camera {name!r}; cameras here: {", ".join(names) or "none"}, '
+      'and default.'
+    )
 
 
 def wrap_gym(env: gymnasium.Env, config) -> 'GymEnv':

@@ -121,7 +121,10 @@ def measure(
     driver.close()
   batch = replay.sample(0)
   agent.fit(replay.records)
-  first, *steps = _seconds(lambda i: agent.train(batch, i), 1 + STEPS)
+  # The last ones, in which everything learns that is to learn at all.
+  last = max(0, rundir.total_steps(config) - 1 - STEPS)
+  train = lambda i: agent.train(batch, last + i)
+  first, *steps = _seconds(train, 1 + STEPS)
   report = 0.0
   if config.report_every:
     report = _seconds(lambda i: agent.report([batch], 0), 2)[-1]

@@ -231,6 +231,11 @@ def test_gym_spaces_that_cannot_be_used(observation, action, message):
     ('gym_CartPole-v1', {}, 'only continuous actions'),
     ('gym_Pendulum-v1', {'camera': 'side'}, 'camera_name'),
     ('gym_Pendulum-v1', {'extra_size': 32}, 'has one view'),
+    (
+      'gym_HalfCheetah-v5',
+      {'camera': 'trak'},
+      "Unknown camera 'trak'; cameras here: track, and default",
+    ),
   ],
 )
 def test_gym_impossible_tasks(task, changes, message):

@@ -321,6 +321,11 @@ def test_one_bad_trajectory_is_named_and_skipped(live, tmp_path, kind, capsys):
     write_d5rl(path / '1.npz', live[1])
     importers.import_dataset(made, out)
     assert len(episodes.find_episodes(out)) == 4
+    # Another file in the place of one shifts the numbers.
+    (path / '0.npz').rename(path / '9.npz')
+    with pytest.raises(store.StoreError, match='trajectories of other names'):
+      importers.import_dataset(made, out)
+    (path / '9.npz').rename(path / '0.npz')
     write_d5rl(path / '4.npz', live[1])
     with pytest.raises(store.StoreError, match='made of 4 .* now there are 5'):
       importers.import_dataset(made, out)
@@ -480,6 +485,33 @@ def test_second_image(live, tmp_path):
   made = importers.Import('d5rl', tmp_path / 'a.npz', 'kitchen_mixed', env)
   with pytest.raises(SourceError, match='--env.extra_size 0'):
     importers.import_dataset(made, tmp_path / 'no')
+
+
+@pytest.mark.parametrize(
+  'settings, message',
+  [
+    ({'env.action_repeat': 2}, '80 ms each; set --env.action_repeat 1'),
+    ({'env.camera': 'left_cap'}, 'images of the default camera'),
+  ],
+)
+def test_what_stored_steps_and_images_are_not(
+  live, tmp_path, settings, message
+):
+  env = moto_tf.make_config('kitchen', {'env.fast_render': False}, settings).env
+  path = write_d5rl(tmp_path / 'a.npz', live[0])
+  made = importers.Import('d5rl', path, 'kitchen_mixed', env)
+  with pytest.raises(SourceError, match=message):
+    importers.import_dataset(made, tmp_path / 'no')
+  assert not (tmp_path / 'no').exists()
+
+
+def test_relabel_is_refused_where_it_does_nothing(tmp_path, capsys):
+  (tmp_path / 'log').mkdir()
+  words = [str(tmp_path / 'log'), str(tmp_path / 'out'), '--relabel']
+  for name in ('rpl', 'lerobot'):
+    line = ['import', *words, '--format', name, '--task', 'kitchen_mixed']
+    with pytest.raises(SystemExit, match=f'no effect on the format {name}'):
+      script.main(line)
 
 
 @pytest.mark.parametrize('stored', ['positions', 'objects', 'sum'])

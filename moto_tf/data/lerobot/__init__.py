@@ -25,6 +25,7 @@ from pathlib import Path
 
 from moto_tf.data.formats import Reader
 from moto_tf.errors import MotoError
+from moto_tf.rules import cut
 
 # The version that is written; all of v3 is read.
 VERSION = 'v3.0'
@@ -100,6 +101,12 @@ def report(info) -> str:
   """What an import says at its end, from the data.inspect.Info of it."""
   facts = info.record
   lines = [f'{v} is {k}.' for k, v in facts['features'].items()]
+  if len(said := facts['instructions']) > 1:
+    lines.append(
+      f'{len(said)} instructions, which all became the task {info.task}: '
+      f'{cut("; ".join(said))}. Where these are other tasks, keep the episodes '
+      'of one alone before you import.'
+    )
   if 'action_low' in facts:
     lines.append(
       'Actions beyond -1 and 1 were scaled; action_low and action_high in '

@@ -16,7 +16,9 @@ def _open(source: str, path, task, env, relabel) -> Reader:
 def _format(name: str, where: str) -> Format:
   source = f'moto_tf.envs.kitchen.sources.{name}:Source'
   report = 'moto_tf.envs.kitchen.table:equal_rewards'
-  return Format(functools.partial(_open, source), where, 'kitchen', report)
+  opener = functools.partial(_open, source)
+  # Logs of relay policy learning hold no rewards.
+  return Format(opener, where, 'kitchen', report, relabels=name != 'rpl')
 
 
 FORMATS = {

@@ -39,8 +39,13 @@ class Playback(Reader):
     Raises:
       SourceError: the rewards are those of another task, or of none; or images
         are stored and live ones would look different; or no trajectory can be
-        used.
+        used; or steps are repeated.
     """
+    if self._env.action_repeat != 1:
+      raise SourceError(
+        f'{self._path}: holds every step of the simulation, 80 ms each; set '
+        '--env.action_repeat 1, here and to train.py.'
+      )
     found = list(self._usable())
     if found[0].qpos is None and self._env.image:
       self._check_rendering()
@@ -157,6 +162,11 @@ class Playback(Reader):
 
   def _check_rendering(self):
     """Refuses stored images where live ones would look different."""
+    if self._env.camera != 'default':
+      raise SourceError(
+        f'{self._path}: holds images of the default camera; leave out '
+        '--env.camera.'
+      )
     if self._env.extra_size:
       raise SourceError(
         f'{self._path}: holds no positions to render a second image from; set '
