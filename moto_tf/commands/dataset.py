@@ -126,8 +126,7 @@ def take_over(args: argparse.Namespace, rest: list[str], prog: str) -> None:
   entry = importers.FORMATS[args.format]
   if args.relabel and not entry.relabels:
     raise SourceError(
-      f'--relabel has no effect on the format {args.format}: it keeps rewards '
-      'as they are stored.'
+      f'--relabel has no effect on the format {args.format}; leave it out.'
     )
   config = settings.parse([*preset(task), *rest], prog)
   memory.check_rollouts(config, args.workers)

@@ -24,8 +24,8 @@ def compare(panels: Mapping) -> dict:
     As JSON: `tasks`; by method `methods` with seeds (of each task), iqm,
     profile over `thresholds`, each with low, high and kind of its band, and
     `each`, the interquartile mean of each seed that all tasks have, where these
-    are few; by pair of
-    methods `improvement`, with the tasks that these two have.
+    are few; by pair of methods `improvement`, with the tasks that these two
+    have.
 
   Raises:
     PlotError: no task has runs of all methods.
