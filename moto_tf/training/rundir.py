@@ -161,7 +161,7 @@ def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
         f'become {now[key]} in the middle of it; use --{key} {before[key]}, '
         'or another --logdir.'
       )
-  done = meta['counters']['gradient_step']
+  done = meta.get('counters', {}).get('gradient_step', 0)
   if 'offline_steps' in changed and now['offline_steps'] < done:
     raise ConfigError(
       f'--offline_steps {now["offline_steps"]} is less than the {done} steps '
