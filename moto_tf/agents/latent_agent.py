@@ -37,6 +37,7 @@ class LatentAgent(ModelBasedAgent):
   def __init__(self, config, obs_space: dict, act_space, behavior: Callable):
     super().__init__(config, obs_space, act_space, behavior)
     self._first = round(config.latent.model_share * config.offline_steps)
+    self._filled = False  # Whether the buffers were seen to hold something.
     self.functions = {
       'model': self.functions['model'],
       'encode': self.compile(self._encode_step, jit=True),
@@ -66,8 +67,10 @@ class LatentAgent(ModelBasedAgent):
       post, metrics = self.functions['model'](batch, seed)
     since = step - self._first
     due = since >= 0 and since % self._config.latent.add_every == 0
-    # Empty where offline_steps was lowered in the middle.
-    if due or (since >= 0 and not int(self.behavior.buffer.real.held)):
+    if since >= 0 and not self._filled:
+      # Empty, too, where offline_steps was lowered in the middle.
+      due, self._filled = due or not int(self.behavior.buffer.real.held), True
+    if due:
       post = post or self.functions['encode'](batch, seed)
       add = self.functions['buffer']
       metrics = metrics | add(post, batch, self._seed(5, step), now)
