@@ -8,10 +8,12 @@ import shutil
 import pytest
 from test_old_logdirs import LOGDIRS
 
+from moto_tf.agents import make_agent
 from moto_tf.config import Config
 from moto_tf.data.replay import ReplayError
 from moto_tf.presets import make_config
 from moto_tf.rules import ConfigError
+from moto_tf.training import forecast as forecasts
 from moto_tf.training import preview as module
 from moto_tf.training.forecast import Measured, forecast
 from moto_tf.training.preview import PreviewError, preview
@@ -52,6 +54,21 @@ def test_a_new_run(tmp_path, capsys):
   assert 'per gradient step' in found['speed'] and 'about' in found['time']
   assert 'a random episode stands for the data' in capsys.readouterr().out
   assert not tmp_path.joinpath('moto').exists()
+
+
+def test_the_last_steps_are_timed(tmp_path, monkeypatch):
+  """In which all of a run learns, see moto.model_start."""
+  seen = []
+
+  def make(*args):
+    agent = make_agent(*args)
+    train = agent.train
+    agent.train = lambda batch, step: seen.append(step) or train(batch, step)
+    return agent
+
+  monkeypatch.setattr(forecasts, 'make_agent', make)
+  forecasts.measure(settings(tmp_path / '0', eager=True), None)
+  assert seen == list(range(100 - len(seen), 100)) and len(seen) > 1
 
 
 def test_milestones_take_disk(tmp_path):

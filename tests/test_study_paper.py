@@ -373,7 +373,18 @@ def test_the_papers_studies_of_a_run(run, tmp_path, capsys):
   assert result['composition']['things'] == 2
   assert result['composition']['replayed']['seen'] == [3]
   assert result['composition']['policy']['rollouts'] == 2
-  capsys.readouterr()
+  # A damaged milestone is left out.
+  path = sorted((run / 'checkpoints').glob('*-milestone.npz'))[0]
+  content = path.read_bytes()
+  path.write_bytes(b'PK')
+  try:
+    diagnose(run, ['bound'], 2, 1, data=data, outdir=tmp_path / 'b')
+  finally:
+    path.write_bytes(content)
+  assert f'{path} is left out' in capsys.readouterr().err
+  result = json.loads((tmp_path / 'b' / 'diagnosis.json').read_text())
+  steps = [row['gradient_step'] for row in result['bound']['checkpoints']]
+  assert steps == [2, 3]
   with pytest.raises(StudyError):
     diagnose(run, names, 1, 1, data=run / 'episodes', outdir=tmp_path / 'c')
   output = capsys.readouterr().out
