@@ -239,6 +239,10 @@ RULES = {
   'collect_std': above(0),
   'policy_average': (lambda x: 0 <= x < 1, 'from 0 to below 1'),
   r'replay\.success_share': between(0, 1),
+  'bc_onward': (
+    lambda x: len(split_names(x)) < 2 and all(split_names(x)),
+    "one name, such as light switch, or ''",
+  ),
   'bc_targets': (
     lambda x: all(split_names(x)),
     'names between commas, such as microwave,kettle',

@@ -12,6 +12,7 @@ import pytest
 
 from moto_tf.commands import dataset, train
 from moto_tf.data import episodes
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.replay import Replay
 from moto_tf.errors import MotoError
 from moto_tf.training.checkpoint import Checkpoints
@@ -120,7 +121,7 @@ def test_the_replay_goes_on_behind_a_broken_file(tmp_path, tally, capsys):
     for capacity in (18, 100):
       replay = Replay(
         folder, None, SPACES, ACT_SPACE, batch=1, length=2, capacity=capacity,
-        offline_share=-1, seed=0, bc_threshold=0,
+        offline_share=-1, seed=0, cloning=Cloning(),
       )  # fmt: skip
       text = capsys.readouterr().err
       held = replay.stats()['transitions']

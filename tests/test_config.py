@@ -619,6 +619,14 @@ def test_what_is_cloned_is_said_once():
   assert found.bc_threshold == 3
   # Neither means anything there.
   make_config('kitchen_partial', 'dreamerv2').replace({'bc_threshold': 3})
+  make_config('kitchen_partial', bc_onward='light switch')
+  for onward in ('kettle', ' bottom burner '):
+    with pytest.raises(ConfigError, match='bc_onward: .*is not one of them'):
+      make_config('kitchen_partial', bc_onward=onward)
+  with pytest.raises(ConfigError, match='bc_onward: .* are none'):
+    make_config('kitchen', bc_onward='kettle')
+  with pytest.raises(ConfigError, match='bc_onward.* one name'):
+    make_config('kitchen_partial', bc_onward='hinge cabinet,slide cabinet')
   for text in ('kettle,', ',', 'a,,b'):
     with pytest.raises(ConfigError, match='bc_targets.* names between commas'):
       make_config(bc_targets=text)

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from moto_tf.data import episodes
+from moto_tf.data import cloning, episodes
 from moto_tf.files import FileError
 
 SPACES = {
@@ -292,12 +292,12 @@ def test_length_comes_from_the_file_not_its_name(tmp_path):
 def test_return_and_success():
   episode = make_episode()
   assert episodes.episode_return(episode) == 3
-  assert episodes.records_to_clone(episode) == 7
-  assert episodes.records_to_clone(episode, 1.0) == 7
-  assert episodes.records_to_clone(episode, 1.5) == 0
+  assert cloning.records_to_clone(episode) == 7
+  assert cloning.records_to_clone(episode, 1.0) == 7
+  assert cloning.records_to_clone(episode, 1.5) == 0
   episode['success'][:] = False
-  assert episodes.records_to_clone(episode) == 0
-  assert episodes.records_to_clone(episode, 0.5) == 7
+  assert cloning.records_to_clone(episode) == 0
+  assert cloning.records_to_clone(episode, 0.5) == 7
 
 
 def test_success_by_targets(tmp_path):
@@ -313,17 +313,17 @@ def test_success_by_targets(tmp_path):
     path = episodes.save_episode(tmp_path, 'a', {**make_episode(), **logs})
     loaded = episodes.load_episode(path, SPACES, ACT_SPACE, both)
     assert set(loaded) == {*make_episode(), *both}
-    assert episodes.records_to_clone(loaded, 0.0, both) == 7 * expected
+    assert cloning.records_to_clone(loaded, 0.0, both) == 7 * expected
     # Before any threshold, and beside the flag.
-    assert episodes.records_to_clone(loaded, 99.0, both) == 7 * expected
-    assert episodes.records_to_clone(loaded, 0.0, both[1:]) == 7
+    assert cloning.records_to_clone(loaded, 99.0, both) == 7 * expected
+    assert cloning.records_to_clone(loaded, 0.0, both[1:]) == 7
 
 
 def test_records_until_a_success():
   """To the first record at which there is what the settings ask for."""
 
   def until(*args):
-    return episodes.records_to_clone(episode, *args, whole=False)
+    return cloning.records_to_clone(episode, *args, whole=False)
 
   episode = make_episode()
   episode['success'] = np.array([0, 0, 0, 0, 1, 1, 1], bool)

@@ -23,6 +23,7 @@ from label_helpers import (
 
 from moto_tf.commands import label as command
 from moto_tf.data import inspect
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.episodes import EpisodeError, save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.files import FileError
@@ -39,7 +40,7 @@ ACT = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
 
 
 def open_replay(offline, online=None, **options):
-  usual = {'bc_threshold': 0.0, 'success_share': 0.5, 'seed': 0}
+  usual = {'cloning': Cloning(), 'success_share': 0.5, 'seed': 0}
   usual |= {'batch': 4, 'length': 4, 'capacity': 1000, 'offline_share': -1}
   return Replay(offline, online, SPACES, ACT, **usual | options)
 
@@ -187,12 +188,12 @@ def test_training_clones_what_is_labelled(tmp_path):
   replay = open_replay(demos, online, keep=['a-6', 'b-7'])
   assert replay.stats()['successes'] == 2
   # A threshold or targets of the reward say otherwise.
-  assert open_replay(demos, bc_threshold=0.9).stats()['successes'] == 0
-  targets = open_replay(demos, bc_targets=['log_kettle'])
+  assert open_replay(demos, cloning=Cloning(0.9)).stats()['successes'] == 0
+  targets = open_replay(demos, cloning=Cloning(targets=('log_kettle',)))
   assert targets.stats()['successes'] == 3
   with serving(demos, reward=True) as client:
     client.label(episode='b-7.npz', label='success')
-  assert open_replay(demos, bc_threshold=0.9).stats()['successes'] == 1
+  assert open_replay(demos, cloning=Cloning(0.9)).stats()['successes'] == 1
   info = inspect.inspect(demos)
   assert info.successes.tolist() == [False, True, False] and not info.damage
 

@@ -35,6 +35,7 @@ from moto_tf.agents.frames import (
 )
 from moto_tf.agents.sizes import NUMBER, gradient_step, weights
 from moto_tf.config import without_effect
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.nn.dists import DiagNormal, TanhNormal
@@ -89,7 +90,7 @@ def replay(tmp_path_factory):
     capacity=100,
     offline_share=-1.0,
     seed=0,
-    bc_threshold=0.0,
+    cloning=Cloning(),
   )
 
 

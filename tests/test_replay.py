@@ -20,6 +20,7 @@ from moto_tf import progress
 from moto_tf.data import episodes as files
 from moto_tf.data import inspect
 from moto_tf.data import replay as module
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay, ReplayError
 from moto_tf.errors import MotoError
@@ -67,7 +68,7 @@ def make_replay(offline=None, online=None, **kwargs):
     capacity=10_000,
     offline_share=-1,
     seed=0,
-    bc_threshold=0.0,
+    cloning=Cloning(),
   )
   return Replay(offline, online, OBS_SPACE, ACT_SPACE, **(settings | kwargs))
 
@@ -333,7 +334,7 @@ def test_success_of_episodes(tmp_path):
   fill(tmp_path, [9], 4, terminal=True)
   # Rewards of episode n lie in [n, n + 1).
   for threshold, expected in ((0, {2, 3}), (3, {3, 4}), (1.006, {1, 2, 3, 4})):
-    replay = make_replay(tmp_path, bc_threshold=threshold, length=20)
+    replay = make_replay(tmp_path, cloning=Cloning(threshold), length=20)
     assert replay.stats()['successes'] == len(expected)
     seen = set()
     for step in range(20):
@@ -360,7 +361,8 @@ def test_success_by_targets(tmp_path, capsys):
 
   files.save_episode(offline, 'a', episode(0, 'kettle', 'lamp'))
   files.save_episode(offline, 'b', episode(1, 'kettle', 'door'))
-  settings = dict(bc_targets=('log_kettle', 'log_lamp'), batch=64)
+  cloning = Cloning(targets=('log_kettle', 'log_lamp'))
+  settings = dict(cloning=cloning, batch=64)
   replay = make_replay(offline, online, **settings)
   replay.add(episode(2, 'door', 'lamp'), 'c')
   replay.add(episode(3, 'kettle', 'lamp', 'door'), 'd')
@@ -372,7 +374,8 @@ def test_success_by_targets(tmp_path, capsys):
       batch['success'], np.isin(numbers(batch), [0, 3])
     )
   # Of what is cloned, the records until both are in place.
-  found = make_replay(offline, online, bc_whole=False, **settings)
+  settings['cloning'] = cloning._replace(whole=False)
+  found = make_replay(offline, online, **settings)
   batch = found.sample(0)
   both, record = np.isin(numbers(batch), [0, 3]), batch['state'][..., 1]
   np.testing.assert_array_equal(batch['success'], both & (record <= 2))
@@ -383,6 +386,72 @@ def test_success_by_targets(tmp_path, capsys):
   fill(offline, [5], 5)
   assert make_replay(offline, **settings).stats()['episodes'] == 2
   assert problem in ' '.join(capsys.readouterr().err.split())
+
+
+def test_ways_to_a_further_target_are_cloned(tmp_path):
+  """Of episodes that are not cloned otherwise, and in windows of their own."""
+  rows = {
+    # kettle, lamp, door first in place at these records; records to clone
+    0: ((2, 3, None), range(0, 4)),
+    1: ((None, 9, 25), range(10, 26)),
+    2: ((None, 9, 4), range(0)),
+    3: ((4, None, 9), range(0)),
+    4: ((3, 5, 12), range(0, 6)),
+  }
+  for number, (places, _) in rows.items():
+    episode = make_episode(number, 30)
+    for name, place in zip(('kettle', 'lamp', 'door'), places, strict=True):
+      row = np.zeros(31)
+      row[30 if place is None else place :] = place is not None
+      episode[f'log_{name}'] = row
+    files.save_episode(tmp_path, f'e{number}', episode)
+  cloning = Cloning(
+    targets=('log_kettle', 'log_lamp'), whole=False, onward='log_door'
+  )
+  replay = make_replay(
+    tmp_path, cloning=cloning, batch=64, length=12, success_share=0.5
+  )
+  assert replay.stats()['successes'] == 2
+  seen = {number: set() for number in rows}
+  for step in range(20):
+    batch = replay.sample(step)
+    number, record = numbers(batch), batch['state'][..., 1].astype(int)
+    expected = np.zeros(number.shape)
+    for row, (_, cloned) in rows.items():
+      expected += (number == row) & np.isin(record, cloned)
+    np.testing.assert_array_equal(batch['success'], expected)
+    # The first half has whole episodes and the way, eight records before it.
+    assert set(number[:32].flat) <= {0, 1, 4}
+    seen_now = set(record[:32][number[:32] == 1].flat)
+    seen[1] |= seen_now
+    # A new piece begins wherever records do not follow one another.
+    breaks = (np.diff(number) != 0) | (np.diff(record) != 1)
+    np.testing.assert_array_equal(batch['is_first'][:, 1:], breaks)
+    assert batch['is_first'][:, 0].all()
+  assert seen[1] == set(range(2, 26))
+
+
+def test_half_of_what_is_cloned_achieves_the_task(tmp_path):
+  """While only some of it does."""
+
+  def lanes(cloning, share=0.5):
+    replay = make_replay(
+      tmp_path, cloning=cloning, batch=16, length=4, success_share=share
+    )
+    return [numbers(replay.sample(i)) for i in range(20)]
+
+  fill(tmp_path, [30, 30, 30])
+  fill(tmp_path, [30], 3, success=True)
+  fill(tmp_path, [30], 4)
+  # Rewards of episode n lie in [n, n + 1), so three are cloned.
+  found = np.array(lanes(Cloning(2.0)))
+  assert set(found[:, :4].flat) == {3}
+  assert set(found[:, 4:8].flat) == {2, 3, 4}
+  assert set(found[:, 8:].flat) == {0, 1, 2, 3, 4}
+  assert set(np.array(lanes(Cloning(2.0), 0.06))[:, 0].flat) == {2, 3, 4}
+  # What achieves the task without being cloned is not preferred.
+  assert set(np.array(lanes(Cloning(4.0)))[:, :8].flat) == {4}
+  assert set(np.array(lanes(Cloning()))[:, :8].flat) == {3}
 
 
 # Loading
@@ -862,12 +931,12 @@ def test_a_parent_of_the_data_names_the_folder(tmp_path):
 def test_demonstrations_that_are_not_cloned(tmp_path, capsys):
   """Those of DreamerV2 have no flags of success."""
   fill(tmp_path / 'a', [3, 4], first=5)
-  for kwargs, wanted in (
-    ({}, 'none of 2 demonstrations .* Set --bc_threshold .* largest is 6.004'),
-    ({'bc_threshold': 7.0}, 'largest reward is 6.004, below bc_threshold 7'),
-    ({'bc_threshold': 6.0}, '^$'),
+  for threshold, wanted in (
+    (0.0, 'none of 2 demonstrations .* Set --bc_threshold .* largest is 6.004'),
+    (7.0, 'largest reward is 6.004, below bc_threshold 7'),
+    (6.0, '^$'),
   ):
-    replay = make_replay(tmp_path / 'a', **kwargs)
+    replay = make_replay(tmp_path / 'a', cloning=Cloning(threshold))
     assert re.search(wanted, replay.uncloned)
   fill(tmp_path / 'b', [3], success=True)
   assert not make_replay(tmp_path / 'b').uncloned

@@ -165,6 +165,13 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
     cloned = np.concatenate([b['success'] for b in batches]) > 0
     last = np.concatenate([b['is_last'] for b in batches])
     assert cloned.any() and (cloned & last).any() == whole
+  # So does the target that others lead on to.
+  with pytest.raises(
+    ConfigError, match="bc_onward: .* when 'door' is in place"
+  ):
+    open_run('far right', bc_onward='door')
+  with open_run('left', bc_onward='far right') as run:
+    assert run.replay.stats()['successes']
   config = tiny(tmp_path / 'other', bc_targets='left')
   with pytest.raises(ConfigError, match='only whether the task was achieved'):
     make_run(config)

@@ -12,6 +12,7 @@ from moto_tf.rules import (
   between,
   check_rules,
   one_of,
+  split_names,
 )
 
 # Names of moto_tf.agents.penalties.PENALTIES.
@@ -72,6 +73,15 @@ def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
       f'bc_threshold: {values["bc_threshold"]:g} and bc_targets: '
       f'{values["bc_targets"]} both say which episodes to clone; set '
       "--bc_threshold 0 or --bc_targets ''."
+    )
+  targets = split_names(values['bc_targets'])
+  if values['bc_onward'] and (
+    not targets or values['bc_onward'].strip() in targets
+  ):
+    raise ConfigError(
+      f'bc_onward: {values["bc_onward"]} is to be reached from the last of '
+      f'bc_targets, which are {values["bc_targets"] or "none"}; name a target '
+      "that is not one of them, or set --bc_onward ''."
     )
   _check_starts(values)
 

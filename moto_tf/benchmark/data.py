@@ -11,6 +11,7 @@ import numpy as np
 
 from moto_tf import envs
 from moto_tf.config import Config
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.episodes import save_episode
 from moto_tf.data.replay import Replay
 from moto_tf.envs import render
@@ -85,7 +86,7 @@ def open_replay(
     **{**settings, **overrides},
     seed=config.seed,
     # Targets of the task are not in synthetic episodes.
-    bc_threshold=config.bc_threshold,
+    cloning=Cloning(config.bc_threshold),
   )
 
 

@@ -203,38 +203,6 @@ def episode_return(episode: dict) -> float:
   return float(np.sum(episode['reward'], dtype=np.float64))
 
 
-def records_to_clone(
-  episode: dict,
-  threshold: float = 0.0,
-  targets: Sequence[str] = (),
-  whole: bool = True,
-) -> int:
-  """How many records of an episode are cloned, from its first on; 0: none.
-
-  An episode is cloned if it succeeded. With targets, keys of log_ observations:
-  all of them were above 0.5 after one and the same action. Else, threshold 0:
-  it is marked successful; above 0: its largest reward reaches the threshold.
-
-  Args:
-    whole: to the end; otherwise up to the record at which that is so for the
-      first time, or, with targets, at which it is marked successful, too.
-  """
-  marked = np.asarray(episode['success'], bool)
-  if targets:
-    reached = np.all([episode[key] > 0.5 for key in targets], 0)
-    reached[0] = False  # In place before any action.
-  elif threshold > 0:
-    reached = episode['reward'] >= threshold
-  else:
-    reached = marked
-  if not reached.any():
-    return 0
-  if whole:
-    return len(reached)
-  ends = (reached, marked) if targets else (reached,)
-  return 1 + max(int(found.argmax()) for found in ends)
-
-
 @_again
 def _read_arrays(path, spaces, logs):
   """Arrays of a file: those in use given the spaces, or all but log_*.

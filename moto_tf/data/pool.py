@@ -16,19 +16,28 @@ class ReplayError(MotoError, ValueError):
 
 
 class Episode(NamedTuple):
-  """Arrays [T + 1, ...] by key, and how many of the records are cloned."""
+  """Arrays [T + 1, ...] by key, and which of the records are cloned."""
 
   arrays: dict
-  cloned: int
+  cloned: range
+  achieved: bool = False  # Whether it is marked successful.
 
   @property
   def success(self) -> bool:
-    """Whether it is an episode to clone."""
-    return self.cloned > 0
+    """Whether it is an episode to clone, from its start."""
+    return bool(self.cloned) and not self.cloned.start
 
   @property
   def records(self) -> int:
     return len(self.arrays['reward'])
+
+  def cut(self, context: int) -> 'Episode':
+    """Its records to clone and as many before them, in the same memory."""
+    first = max(0, self.cloned.start - context)
+    piece = slice(first, self.cloned.stop)
+    arrays = {key: value[piece] for key, value in self.arrays.items()}
+    cloned = range(self.cloned.start - first, self.cloned.stop - first)
+    return Episode(arrays, cloned, self.achieved)
 
 
 class Pool:
@@ -86,36 +95,3 @@ def draw_files(paths: Sequence[Path], count: int, seed: int) -> Sequence[Path]:
   )
   order = np.random.default_rng([seed, OFFLINE]).permutation(len(paths))
   return [paths[i] for i in sorted(order[:count])]
-
-
-def why_uncloned(pool: Pool, threshold: float, targets: Sequence[str]) -> str:
-  """Why none of the demonstrations is one to clone, and what to set.
-
-  Args:
-    pool: the demonstrations.
-    threshold, targets: as of `episodes.records_to_clone`.
-
-  Returns:
-    '' if there are none, or some are.
-  """
-  if not pool.episodes or any(e.success for e in pool.episodes):
-    return ''
-  largest = max(float(e.arrays['reward'].max()) for e in pool.episodes)
-  text = f'none of {len(pool.episodes)} demonstrations counts as a success, '
-  text += 'so none is cloned. '
-  if targets:
-    return f'{text}No step has {", ".join(targets)} in place; see bc_targets.'
-  if threshold > 0:
-    return (
-      f'{text}The largest reward is {largest:g}, below bc_threshold '
-      f'{threshold:g}; lower it.'
-    )
-  text += (
-    'Their flags `success` are missing, as in files of DreamerV2, or off. '
-  )
-  if largest > 0:
-    return (
-      f'{text}Set --bc_threshold to the reward of a success; the largest is '
-      f'{largest:g}.'
-    )
-  return f'{text}No reward is above 0, so store the flags with the episodes.'

@@ -6,7 +6,6 @@ continued run draws the batches that an uninterrupted one would have drawn.
 
 import collections
 import concurrent.futures
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,18 +14,14 @@ import numpy as np
 
 from moto_tf import files
 from moto_tf.data import episodes as storage
-from moto_tf.data.pool import (
-  Episode,
-  Pool,
-  ReplayError,
-  draw_files,
-  why_uncloned,
-)
+from moto_tf.data.cloning import Cloning, why_uncloned
+from moto_tf.data.pool import Episode, Pool, ReplayError, draw_files
 from moto_tf.errors import warn
 from moto_tf.progress import Progress
 
 KEYS = ('action', 'reward', 'is_first', 'is_last', 'is_terminal')
 THREADS = 4
+CONTEXT = 8  # Records before those to clone, to see where the robot is.
 CHUNK = 32  # Files read at once; bounds what is read beyond the capacity.
 
 
@@ -37,7 +32,8 @@ class _Contents(NamedTuple):
   offline: Pool
   online: Pool
   both: Pool
-  successes: Pool
+  successes: Pool  # What there is to clone.
+  achieved: Pool  # Of this, the episodes marked successful.
 
 
 class Replay:
@@ -57,9 +53,7 @@ class Replay:
     success_share: float = 0.0,
     offline_episodes: int = 0,
     seed: int,
-    bc_threshold: float,
-    bc_targets: Sequence[str] = (),
-    bc_whole: bool = True,
+    cloning: Cloning,
     keep: list[str] | None = None,
   ):
     """Loads the episodes in both directories.
@@ -79,13 +73,12 @@ class Replay:
       capacity: transitions held in memory.
       offline_share: share of windows drawn from offline episodes, 0 to 1; -1
         draws from all records alike.
-      success_share: share of windows drawn from successful episodes first.
+      success_share: share of windows drawn first from what there is to clone,
+        half of them from episodes marked successful, while there are any.
       offline_episodes: files of `offline` that are used, drawn by the seed
         whatever is in them (paper A.2); 0: all. Of one seed, more hold fewer.
       seed: of the batches and of that draw, 0 or more.
-      bc_threshold: as in `records_to_clone`.
-      bc_targets: keys of observations log_<name>, as in `records_to_clone`.
-      bc_whole: whether they are cloned to their end, as in `records_to_clone`.
+      cloning: which records are cloned.
       keep: names of the online episodes to load, in order, as returned by
         `online_names` for a checkpoint. Later ones move to `superseded/`. By
         default all are loaded, in the order of their names.
@@ -120,7 +113,7 @@ class Replay:
     self._success_share = success_share
     self._offline_episodes = offline_episodes
     self._seed = seed
-    self._cloned, self._whole = (bc_threshold, tuple(bc_targets)), bc_whole
+    self._cloning = cloning
     if offline and online and Path(offline).resolve() == self._online.resolve():
       raise ReplayError(
         f'{offline} is given for offline and for online episodes; use a '
@@ -149,7 +142,7 @@ class Replay:
 
   def stats(self) -> dict[str, int]:
     """Counts of what is held in memory."""
-    _, offline, online, both, _ = self._contents
+    offline, online, both = self._contents[1:4]
     return {
       'episodes': len(both.episodes),
       'transitions': both.transitions,
@@ -163,7 +156,7 @@ class Replay:
   @property
   def uncloned(self) -> str:
     """Why no offline episode is one to clone, '' if some are."""
-    return why_uncloned(self._contents.offline, *self._cloned)
+    return why_uncloned(self._contents.offline, self._cloning)
 
   def records(self, key: str) -> np.ndarray:
     """All records [N, ...] of an observation that are held."""
@@ -198,7 +191,7 @@ class Replay:
       path.unlink(missing_ok=True)
       raise
     self._names.append(path.stem)
-    version, offline, online, _, _ = self._contents
+    version, offline, online = self._contents[:3]
     online = collections.deque((*online.episodes, loaded))
     excess = offline.transitions - self._capacity
     excess += sum(e.records - 1 for e in online)
@@ -248,18 +241,22 @@ class Replay:
         target = slice(position, position + size)
         for key, value in episode.arrays.items():
           batch[key][lane, target] = value[start : start + size]
-        success[lane, target] = np.arange(start, start + size) < episode.cloned
-    batch['is_first'][:, 0] = True
+        batch['is_first'][lane, position] = True
+        records, cloned = np.arange(start, start + size), episode.cloned
+        found = (records >= cloned.start) & (records < cloned.stop)
+        success[lane, target] = found
     batch['success'] = success
     return batch
 
   def _lanes(self, contents):
     """The pool of each window of a batch."""
-    _, offline, online, both, successes = contents
+    _, offline, online, both, successes, achieved = contents
     count = (
       round(self._success_share * self._batch) if successes.episodes else 0
     )
-    lanes, rest = [successes] * count, self._batch - count
+    first = count // 2 if achieved.episodes else 0
+    lanes = [achieved] * first + [successes] * (count - first)
+    rest = self._batch - count
     if self._offline_share < 0 or not offline.episodes or not online.episodes:
       return lanes + [both] * rest
     count = round(self._offline_share * rest)
@@ -268,8 +265,10 @@ class Replay:
   def _combine(self, version, offline, online):
     online = Pool(online)
     both = Pool(offline.episodes + online.episodes)
-    successes = Pool(e for e in both.episodes if e.success)
-    return _Contents(version, offline, online, both, successes)
+    clones = [e for e in both.episodes if e.cloned]
+    achieved = Pool(e for e in clones if e.success and e.achieved)
+    clones = Pool(e if e.success else e.cut(CONTEXT) for e in clones)
+    return _Contents(version, offline, online, both, clones, achieved)
 
   def _load_offline(self, directory):
     paths = storage.find_episodes(directory) if directory.is_dir() else []
@@ -368,19 +367,18 @@ class Replay:
     return episodes, full
 
   def _read(self, path):
-    threshold, targets = self._cloned
     episode = storage.load_episode(
-      path, self._obs_space, self._act_space, targets
+      path, self._obs_space, self._act_space, self._cloning.logs
     )
     arrays = {
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    cloned = storage.records_to_clone(episode, threshold, targets, self._whole)
-    return Episode(arrays, cloned)
+    achieved = bool(np.any(episode['success']))
+    return Episode(arrays, self._cloning.of(episode), achieved)
 
   def _summary(self):
-    _, offline, online, both, _ = self._contents
+    offline, online, both = self._contents[1:4]
     size = sum(v.nbytes for e in both.episodes for v in e.arrays.values())
     parts = []
     for name, pool in (('offline', offline), ('online', online)):

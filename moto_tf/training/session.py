@@ -9,6 +9,7 @@ from pathlib import Path
 from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, without_effect
+from moto_tf.data.cloning import Cloning
 from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
@@ -310,9 +311,7 @@ def open_replay(
     driver.act_space,
     **settings,
     seed=config.seed,
-    bc_threshold=config.bc_threshold,
-    bc_targets=_target_keys(config, driver.obs_space),
-    bc_whole=config.bc_whole,
+    cloning=_cloning(config, driver.obs_space),
     keep=keep,
   )
   clones = not without_effect(config.method, 'bc_threshold')
@@ -321,20 +320,29 @@ def open_replay(
   return replay
 
 
-def _target_keys(config, obs_space):
-  """Keys of the observations that `bc_targets` names."""
-  if without_effect(config.method, 'bc_targets'):
+def _cloning(config, obs_space):
+  """What the settings bc_* have cloned."""
+  targets, onward = (
+    _target_keys(config, name, obs_space)
+    for name in ('bc_targets', 'bc_onward')
+  )
+  return Cloning(config.bc_threshold, targets, config.bc_whole, *onward[:1])
+
+
+def _target_keys(config, setting, obs_space):
+  """Keys of the observations that `bc_targets` or `bc_onward` names."""
+  if without_effect(config.method, setting):
     return ()
   known = [key for key in obs_space if key.startswith('log_')]
   keys = []
-  for name in rules.split_names(config.bc_targets):
+  for name in rules.split_names(config[setting]):
     key = f'log_{name.replace(" ", "_")}'
     if key not in known:
       names = [x.removeprefix('log_').replace('_', ' ') for x in known]
       raise rules.ConfigError(
-        f'bc_targets: {config.task} does not say when {name!r} is in place, '
+        f'{setting}: {config.task} does not say when {name!r} is in place, '
         f'only {", ".join(names) or "whether the task was achieved"}. Name '
-        "targets of the task, or set --bc_targets ''."
+        f"targets of the task, or set --{setting} ''."
       )
     keys.append(key)
   return tuple(keys)
