@@ -121,6 +121,11 @@ def test_which_weights_act(count, tmp_path):
   assert sum(x['time/episode_wait_seconds'] for x in logged) > 0
 
 
+def test_the_last_episode_may_have_fewer_updates(tmp_path):
+  run = train(configure(tmp_path, online_steps=3 * UPDATES + 1), {})
+  assert (run.gradient_step, run.episode) == (3 * UPDATES + 1, 2 + 4)
+
+
 def test_it_goes_on_after_a_stop_and_a_lost_episode(tmp_path):
   config = configure(tmp_path)
   broken = episode_seed(config.seed, 3, 0)

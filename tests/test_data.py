@@ -5,10 +5,11 @@ import json
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from PIL import Image
 
 import moto_tf
-from moto_tf import images
+from moto_tf import envs, images
 from moto_tf.commands import collect, train
 from moto_tf.commands import dataset as dataset_script
 from moto_tf.data import episodes, inspect, record, store
@@ -373,6 +374,41 @@ def test_collect_with_more_workers(fake, tmp_path, workers):
   many = record.collect(recipe(), tmp_path / 'b', 6, workers)
   assert names(tmp_path / 'a') == names(tmp_path / 'b')
   assert one.record == many.record
+
+
+def test_workers_without_an_attempt_ask_no_expert(monkeypatch):
+  """Three attempts of two workers: the last round leaves one without."""
+  seen = []
+
+  class Rest(envs.Env):
+    def __init__(self):
+      spaces = {'state': Box(-9, 9, (1,), np.float32)}
+      super().__init__(spaces, 1, time_limit=3)
+
+    def _reset(self, seed):
+      return {'state': np.ones(1, np.float32)}
+
+    def _step(self, action):
+      return {'state': np.ones(1, np.float32)}, 0.0, False, False, True
+
+  def policy(seed):
+    def act(obs):
+      seen.append(seed)
+      assert obs['state'] == 1
+      return np.zeros(1, np.float32)
+
+    return act
+
+  maker = lambda *_: envs.Demonstrator(policy, lambda episode: True)
+  monkeypatch.setattr(envs, 'make_demonstrator', maker)
+  monkeypatch.setattr(envs, 'env_maker', lambda *_: Rest)
+  recorder = record.Recorder(recipe(noise=0.0), 2)
+  try:
+    for indices in ([0, 1], [2]):
+      assert all(recorder.attempts(indices))
+  finally:
+    recorder.close()
+  assert len(set(seen)) == 3 and 0 not in seen
 
 
 def test_scripts_record_the_same_with_any_number_of_workers(tmp_path, capsys):

@@ -397,6 +397,8 @@ def test_ways_to_a_further_target_are_cloned(tmp_path):
     2: ((None, 9, 4), range(0)),
     3: ((4, None, 9), range(0)),
     4: ((3, 5, 12), range(0, 6)),
+    # Marked successful, though its targets were never in place at once.
+    5: ((None, 9, 25), range(10, 26)),
   }
   for number, (places, _) in rows.items():
     episode = make_episode(number, 30)
@@ -404,6 +406,7 @@ def test_ways_to_a_further_target_are_cloned(tmp_path):
       row = np.zeros(31)
       row[30 if place is None else place :] = place is not None
       episode[f'log_{name}'] = row
+    episode['success'][:] = number == 5
     files.save_episode(tmp_path, f'e{number}', episode)
   cloning = Cloning(
     targets=('log_kettle', 'log_lamp'), whole=False, onward='log_door'
@@ -421,14 +424,14 @@ def test_ways_to_a_further_target_are_cloned(tmp_path):
       expected += (number == row) & np.isin(record, cloned)
     np.testing.assert_array_equal(batch['success'], expected)
     # The first half has whole episodes and the way, eight records before it.
-    assert set(number[:32].flat) <= {0, 1, 4}
-    seen_now = set(record[:32][number[:32] == 1].flat)
-    seen[1] |= seen_now
+    assert set(number[:32].flat) <= {0, 1, 4, 5}
+    for row in (1, 5):
+      seen[row] |= set(record[:32][number[:32] == row].flat)
     # A new piece begins wherever records do not follow one another.
     breaks = (np.diff(number) != 0) | (np.diff(record) != 1)
     np.testing.assert_array_equal(batch['is_first'][:, 1:], breaks)
     assert batch['is_first'][:, 0].all()
-  assert seen[1] == set(range(2, 26))
+  assert seen[1] == seen[5] == set(range(2, 26))
 
 
 def test_half_of_what_is_cloned_achieves_the_task(tmp_path):

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 
-from moto_tf import make_config
+from moto_tf import files, make_config
+from moto_tf.data.cloning import Cloning
+from moto_tf.data.episodes import load_episode
+from moto_tf.data.replay import Replay
 from moto_tf.envs import Env
-from moto_tf.envs.driver import LOST
+from moto_tf.envs.driver import LOST, Driver, random_policy
 from moto_tf.envs.worker import WorkerError
 from moto_tf.training.algorithm import algorithm_1
 from moto_tf.training.collectors import episode_seed
@@ -20,7 +23,7 @@ from moto_tf.training.evaluation import EVAL_SEED
 from moto_tf.training.run import Run, TrainingError
 from moto_tf.training.session import Stopped
 
-STEPS = 8
+STEPS, REPEAT = 8, 3
 
 
 class Killed(BaseException):
@@ -32,7 +35,7 @@ class Line(Env):
 
   def __init__(self, hook):
     spaces = {'state': Box(-9, 9, (2,), np.float32)}
-    super().__init__(spaces, 1, time_limit=STEPS)
+    super().__init__(spaces, 1, REPEAT, STEPS)
     self._hook = hook
 
   def _reset(self, seed):
@@ -134,7 +137,42 @@ def whole(tmp_path_factory):
   finish(logdir)
   found = content(logdir)
   assert [row['gradient_step'] for row in found['evaluations.jsonl']] == [6, 12]
+  last = found['metrics.jsonl'][-1]
+  assert (last['episode'], last['agent_step'], last['env_step']) == (6, 48, 144)
+  reports = [row for row in found['metrics.jsonl'] if 'report/reward' in row]
+  assert [row['gradient_step'] for row in reports] == [4, 8, 12]
   return found
+
+
+def test_the_seed_reaches_episodes_and_batches(tmp_path):
+  with start(tmp_path, seed=3) as run:
+    run.prefill()
+    batch = run.sample()
+    settings = {k: v for k, v in run.config.replay.items() if k != 'prefetch'}
+  driver = Driver(lambda: Line(None), 1, 'none')
+  spaces = driver.obs_space, driver.act_space
+  for number in range(2):
+    seed = episode_seed(3, number, 0)
+    (expected,) = driver.run(random_policy(driver.act_space), [seed])
+    (path,) = tmp_path.glob(f'episodes/{number:06d}-*.npz')
+    found = load_episode(path)
+    for key in ('state', 'action'):
+      np.testing.assert_array_equal(found[key], expected[key])
+  for seed in (3, 0):
+    replay = Replay(
+      None, tmp_path / 'episodes', *spaces, **settings, seed=seed,
+      cloning=Cloning(),
+    )  # fmt: skip
+    same = np.array_equal(replay.sample(0)['state'], batch['state'])
+    assert same == (seed == 3)
+
+
+def test_the_last_episode_may_have_fewer_updates(tmp_path):
+  finish(tmp_path, online_steps=10)
+  found = content(tmp_path)
+  assert found['metrics.jsonl'][-1]['gradient_step'] == 10
+  assert len(found['episodes']) == 2 + 4
+  assert [row['gradient_step'] for row in found['evaluations.jsonl']] == [6, 10]
 
 
 @pytest.mark.parametrize('step', [6, 12])
@@ -151,6 +189,13 @@ def test_stopped_within_an_evaluation(tmp_path, whole, step):
   assert info.value.number == signal.SIGTERM
   assert checkpoints(tmp_path)[-1] == step
   assert len(lines(tmp_path / 'evaluations.jsonl')) == (step > 6)
+  # What the command evaluate found of this checkpoint belongs to the run.
+  mine, late = (
+    tmp_path / 'evaluation' / f'evaluation-{number}.json'
+    for number in (step, step + 1)
+  )
+  for path in (mine, late):
+    files.write_json(path, {})
   # Stopped again while it is made up for; then killed after it.
   again = once(lambda seed, _: seed == EVAL_SEED, terminate)
   with pytest.raises(Stopped):
@@ -160,7 +205,10 @@ def test_stopped_within_an_evaluation(tmp_path, whole, step):
   with pytest.raises(Killed):
     run.__enter__()
   assert lines(tmp_path / 'evaluations.jsonl')[-1]['gradient_step'] == step
+  assert mine.exists() and not late.exists()
   finish(tmp_path)
+  sessions = json.loads((tmp_path / 'sessions.json').read_text())
+  assert [x['gradient_step'] for x in sessions] == [0, step, step, step]
   assert content(tmp_path) == whole
 
 

@@ -44,6 +44,10 @@ def make(config, obs_space, act_space):
       self.kernel.assign_sub(config.linear.rate * grad)
       return {'linear_loss': loss}
 
+    def report(self, batches, step):
+      rewards = [batch['reward'].mean() for batch in batches]
+      return {'reward': float(np.mean(rewards))}, {}
+
     def variables(self):
       return {'kernel': self.kernel, 'units': self.units}
 

@@ -65,6 +65,7 @@ class Recorder:
     self._recording = recording
     self._demonstrator = envs.make_demonstrator(recording.task, recording.order)
     self._policies, self._over = {}, np.zeros(workers, bool)
+    self._seeds = []
     make_env = envs.env_maker(recording.task, recording.env)
     self._driver = driver.Driver(make_env, workers, 'process')
 
@@ -74,6 +75,7 @@ class Recorder:
     None for one that the environment cannot finish, which is named.
     """
     seeds = [_seed(self._recording.seed, index) for index in indices]
+    self._seeds = seeds
     lose = lambda seed, problem: warn(
       f'attempt {indices[seeds.index(seed)]} is lost and dropped. {problem}'
     )
@@ -87,6 +89,9 @@ class Recorder:
   def _policy(self, obs, state, lanes):
     actions = []
     for i, (seed, step) in enumerate(zip(*lanes, strict=True)):
+      if seed not in self._seeds:  # A worker without an attempt of its own.
+        actions.append(np.zeros(self._driver.act_space.shape))
+        continue
       if step == 0:
         self._policies[i] = self._demonstrator.policy(int(seed))
       action = self._policies[i]({key: obs[key][i] for key in obs})

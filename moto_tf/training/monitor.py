@@ -91,7 +91,8 @@ class Monitor:
   def _evaluate(self, phase):
     session, config = self._session, self._session.config
     if self._driver is None:
-      self._driver = session.make_driver(config.envs)
+      count = min(config.envs, config.eval_episodes)
+      self._driver = session.make_driver(count)
       session.close_with(self._driver.close)
     try:
       summary, rollouts = evaluation.evaluate(

@@ -37,6 +37,7 @@ class Records:
     resume_step: int | None,
     changes: Mapping[str, tuple] | None = None,
     count: int | None = None,
+    unfinished: bool = False,
   ):
     """Begins a session.
 
@@ -48,12 +49,14 @@ class Records:
         move to `evaluation/superseded/`. None is a new run.
       changes: settings that differ from those so far, value before and now.
       count: evaluations when that checkpoint was written, if that is known.
+      unfinished: whether the run's own evaluation at that step comes again.
 
     Raises:
       FileError: the directory cannot be written.
     """
     self._path = logdir / 'evaluations.jsonl'
-    self.count = len(rows.rewind(self._path, resume_step, count))
+    last = resume_step - 1 if unfinished else resume_step
+    self.count = len(rows.rewind(self._path, last, count))
     _supersede(logdir / 'evaluation', resume_step)
     path = logdir / 'sessions.json'
     session = _session(config, resume_step or 0, changes or {})

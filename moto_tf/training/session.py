@@ -125,14 +125,13 @@ class Session:
       self.batches = Prefetcher(self.replay, config.replay.prefetch)
       stack.callback(self.batches.close)
       resumed = self.counters.gradient_step if loaded else None
-      if self.unfinished:
-        resumed -= 1  # Its row comes again.
       count = said.get('rows', {}).get
       self.logger = Logger(
         self.logdir,
         str(config),
         rundir.hparams(config),
-        resumed,
+        # The row of an unfinished step comes again.
+        resumed - 1 if self.unfinished else resumed,
         self.total,
         count('metrics'),
       )
@@ -140,7 +139,12 @@ class Session:
       if loaded:
         self.logger.add(said.get('unlogged', {}))
       self.records = Records(
-        self.logdir, config, resumed, changes, count('evaluations')
+        self.logdir,
+        config,
+        resumed,
+        changes,
+        count('evaluations'),
+        self.unfinished,
       )
       self._stack = stack.pop_all()
     self._saved = self.logged = self.position if loaded else None
