@@ -99,7 +99,7 @@ class Config(Mapping):
     if 'method' not in self._flat:
       return  # A group of settings.
     for pattern in flatten(overrides):
-      if all(without_effect(self.method, k) for k in self.match(pattern)):
+      if not any(is_read(self._flat, k) for k in self.match(pattern)):
         raise ConfigError(
           f'{pattern} has no effect on {self.method}; leave it out, or choose '
           'another method.'
@@ -260,6 +260,16 @@ def without_effect(name: str, key: str) -> bool:
   owned = {group for other in METHODS.values() for group in other.groups}
   other = group in owned - set(method.groups)
   return other or bool(re.fullmatch(method.ignores, key))
+
+
+def is_read(values: Mapping[str, Any], key: str) -> bool:
+  """Whether a setting has an effect in a run of these settings, by dotted key.
+
+  What the settings bc_* ask for is what replay.success_share draws, also for
+  methods that clone nothing.
+  """
+  drawn = key.startswith('bc_') and values['replay.success_share'] > 0
+  return drawn or not without_effect(values['method'], key)
 
 
 def flatten(values: Mapping[str, Any]) -> dict[str, Any]:

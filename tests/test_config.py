@@ -589,6 +589,11 @@ def test_settings_without_effect_are_refused(tmp_path, capsys):
   ):
     error = fails(capsys, '--configs', 'small', method, f'--{key}', value)
     assert f'{key} has no effect on {method}' in error
+  # What is drawn first is asked for in the same way whatever is cloned.
+  drawn = {'replay.success_share': 0.5}
+  for method in ('no_bc', 'dreamerv2', 'bc', 'lompo'):
+    make_config(method, {**drawn, 'bc_threshold': 3})
+    make_config(method, {**drawn, 'bc_targets': 'kettle'})
   for overrides in ({'moto': {'alpha': 1}}, {r'moto\.alpha': 1}):
     with pytest.raises(ConfigError, match='has no effect on dreamerv2'):
       make_config('dreamerv2', overrides)

@@ -128,7 +128,8 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
       self._env, self.act_space = env, env.act_space
       self.action_repeat, self.close = env.action_repeat, env.close
       box = gymnasium.spaces.Box(0, 1, (), np.float32)
-      logs = dict.fromkeys(('log_left', 'log_far_right'), box)
+      names = ('log_left', 'log_far_right', 'log_never')
+      logs = dict.fromkeys(names, box)
       self.obs_space = {**env.obs_space, **logs}
 
     def reset(self, seed):
@@ -140,15 +141,18 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
     def _with(self, record):
       place = record['state'][0]
       logs = {'log_left': place > -0.3, 'log_far_right': place > 0}
+      logs['log_never'] = False
       return {**record, **{k: np.float32(v) for k, v in logs.items()}}
 
-  def open_run(targets, **settings):
-    config = tiny(tmp_path / 'moto' / '0', bc_targets=targets, **settings)
+  def open_run(targets, name='moto', **settings):
+    config = tiny(tmp_path / name / '0', bc_targets=targets, **settings)
     make_env = lambda: Targets(wrap_gym(Reach(), config.env))
     return module.Run(config, make_env=make_env)
 
   for name in ('kettle', 'far'):
-    problem = f"custom_reach does not say when '{name}' .* left, far right"
+    problem = (
+      f"custom_reach does not say when '{name}' .* left, far right, never"
+    )
     with pytest.raises(ConfigError, match=problem):
       open_run(name)
   with open_run('left, far right') as run:
@@ -170,8 +174,16 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
     ConfigError, match="bc_onward: .* when 'door' is in place"
   ):
     open_run('far right', bc_onward='door')
-  with open_run('left', bc_onward='far right') as run:
-    assert run.replay.stats()['successes']
+  for onward in ('far right', ''):
+    with open_run('never, left', bc_onward=onward) as run:
+      batches = [run.replay.sample(i) for i in range(20)]
+    cloned = np.concatenate([b['success'] for b in batches]) > 0
+    assert cloned.any() == bool(onward) and not cloned.all()
+  # What is drawn first is the same where nothing is cloned.
+  settings = {'method': 'no_bc', 'moto.beta': 0, 'replay.success_share': 0.5}
+  settings['offline_data'] = str(tmp_path / 'moto' / '0' / 'episodes')
+  with open_run('left, far right', 'no_bc', **settings) as run:
+    assert run.replay.stats()['successes'] == found['successes']
   config = tiny(tmp_path / 'other', bc_targets='left')
   with pytest.raises(ConfigError, match='only whether the task was achieved'):
     make_run(config)

@@ -3,7 +3,7 @@
 import dataclasses
 
 from moto_tf import ownership
-from moto_tf.config import PATHS, without_effect
+from moto_tf.config import PATHS, is_read
 from moto_tf.grid import GridError
 from moto_tf.grid.spec import GridRun
 from moto_tf.training import forecast, rows, rundir
@@ -83,7 +83,7 @@ def check_settings(run: GridRun) -> None:
     for key, value in run.config.flat.items()
     if key not in free
     and before.flat.get(key) != value
-    and not (before.method == method and without_effect(method, key))
+    and (before.method != method or is_read(run.config.flat, key))
   }
   if changed:
     parts = [

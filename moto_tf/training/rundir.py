@@ -7,7 +7,7 @@ from typing import Any
 
 from moto_tf import envs, yamlfile
 from moto_tf.agents import METHODS
-from moto_tf.config import PATHS, Config, flatten, without_effect
+from moto_tf.config import PATHS, Config, flatten, is_read
 from moto_tf.errors import warn
 from moto_tf.presets import load_configs, make_config
 from moto_tf.renames import ADDED, recorded_name, upgrade
@@ -142,9 +142,7 @@ def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
   changed = [
     k
     for k in now
-    if before.get(k) != now[k]
-    and k != 'logdir'
-    and not without_effect(config.method, k)
+    if before.get(k) != now[k] and k != 'logdir' and is_read(now, k)
   ]
   if 'settings' not in meta:
     if 'method' not in _saved(path):

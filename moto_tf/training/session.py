@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
-from moto_tf.config import Config, without_effect
+from moto_tf.config import Config, is_read, without_effect
 from moto_tf.data.cloning import Cloning
 from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
@@ -335,7 +335,7 @@ def _cloning(config, obs_space):
 
 def _target_keys(config, setting, obs_space):
   """Keys of the observations that `bc_targets` or `bc_onward` names."""
-  if without_effect(config.method, setting):
+  if not is_read(config.flat, setting):
     return ()
   known = [key for key in obs_space if key.startswith('log_')]
   keys = []
