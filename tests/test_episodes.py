@@ -192,6 +192,25 @@ def test_unusable_content_is_named(tmp_path, change, message):
   assert str(path) in str(error.value)
 
 
+def test_actions_a_little_beyond_the_bounds_are_cut(tmp_path):
+  """By rounding of other software; more than that is another scale."""
+  episode = make_episode()
+  kept = episode['action'].copy()
+  episode['action'][2], kept[2] = (1.0005, -1.0005), (1, -1)
+  path = write_raw(tmp_path / 'a-6.npz', episode)
+  loaded = episodes.load_episode(path, SPACES, ACT_SPACE)
+  np.testing.assert_array_equal(loaded['action'], kept)
+  assert loaded['action'].dtype == np.float32
+  # Nothing is known of the bounds without the space.
+  free = episodes.load_episode(path)
+  np.testing.assert_array_equal(free['action'], episode['action'])
+  for value in (1.002, -1.002):
+    episode['action'][2, 0] = value
+    path = write_raw(tmp_path / 'a-6.npz', episode)
+    with pytest.raises(episodes.EpisodeError, match='expected -1 to 1'):
+      episodes.load_episode(path, SPACES, ACT_SPACE)
+
+
 def test_an_episode_needs_a_transition(tmp_path):
   episode = make_episode(length=0)
   path = write_raw(tmp_path / 'short-0.npz', episode)

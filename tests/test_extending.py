@@ -10,11 +10,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 ROOT = Path(__file__).parents[1]
 TASK = ('--task', 'line_reach', '--env.time_limit', '12')
@@ -79,22 +79,32 @@ def rows(logdir):
   ]
 
 
+def saved(logdir):
+  """Gradient step of the newest checkpoint."""
+  names = [path.stem for path in (logdir / 'checkpoints').glob('ckpt-*.npz')]
+  return max((int(name.split('-')[1]) for name in names), default=0)
+
+
 def test_from_data_to_figures(place):
   """Trained, killed, continued, evaluated, diagnosed, exported, drawn."""
   whole, killed = (place / 'runs' / x / '0' for x in ('whole', 'killed'))
-  words = train_words(place, whole, 'linear')
-  run('train', place, *words)
-  process = start('train', place, *train_words(place, killed, 'linear'))
-  while not (killed / 'checkpoints' / 'ckpt-00000030.npz').exists():
-    assert process.poll() is None, process.stdout.read()
-    time.sleep(0.01)
+  # Many steps, so that it is killed long before it would end.
+  words = lambda logdir: train_words(
+    *(place, logdir, 'linear', '--online_steps', 9 * STEPS),
+    *('--offline_steps', STEPS, '--eval_every', 5 * STEPS),
+  )
+  run('train', place, *words(whole))
+  process = start('train', place, *words(killed))
+  # The first ones may be gone by the time that somebody looks.
+  until(lambda: process.poll() is not None or saved(killed) >= 30)
+  assert process.poll() is None, process.stdout.read()
   process.send_signal(signal.SIGKILL)
   process.communicate()
-  assert rows(killed)[-1]['gradient_step'] < STEPS
-  output = run('train', place, *train_words(place, killed, 'linear'))
+  assert rows(killed)[-1]['gradient_step'] < 10 * STEPS
+  output = run('train', place, *words(killed))
   assert 'Continuing from ckpt-' in output
   assert rows(killed) == rows(whole)
-  assert rows(whole)[-1]['gradient_step'] == STEPS
+  assert rows(whole)[-1]['gradient_step'] == 10 * STEPS
   # It says nothing of what it expects.
   assert 'eval/success' in rows(whole)[-1]
   assert 'eval/overestimation' not in rows(whole)[-1]
@@ -103,7 +113,7 @@ def test_from_data_to_figures(place):
 
   plugins = ('--plugins', f'{place / "line.py"},{place / "toy_method.py"}')
   output = run('evaluate', place, *plugins, '--logdir', whole, '--episodes', 4)
-  assert 'success' in output and 'gradient step 120' in output
+  assert 'success' in output and f'gradient step {10 * STEPS}' in output
   message = run('evaluate', place, '--logdir', whole, code=1)
   assert 'method: linear is not registered' in message
   assert str(place / 'toy_method.py') in message  # What to give again.

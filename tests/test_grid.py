@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 from moto_tf import ownership
 from moto_tf.commands import settings
@@ -409,9 +410,7 @@ def test_local_processes(tmp_path, monkeypatch):
   assert launcher.room([])
   launcher.start(grid.runs[0])
   assert not launcher.room([])
-  while not (found := launcher.ended()):
-    pass
-  ((run, problem, lost),) = found
+  ((run, problem, lost),) = until(launcher.ended)
   assert run is grid.runs[0] and not lost
   output = local.output_path(tmp_path, run.label)
   assert problem == (

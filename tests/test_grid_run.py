@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from waiting import until
 
 import moto_tf
 from moto_tf.grid import local, plan, schedule, spec
@@ -36,15 +37,6 @@ def load(tmp_path, name, text=TEXT):
   path = tmp_path / 'mine.yaml'
   path.write_text(text)
   return spec.load(path, tmp_path / name)
-
-
-def until(condition, seconds=120):
-  """Waits for what a process does; returns it."""
-  end = time.monotonic() + seconds
-  while not (found := condition()):
-    assert time.monotonic() < end
-    time.sleep(0.02)
-  return found
 
 
 def content(run):
@@ -78,6 +70,8 @@ def test_a_killed_suite_goes_on(tmp_path):
   start = lambda: subprocess.Popen(words, text=True, **options)
   suite = start()
   step = int(np.random.default_rng().integers(1, 14))
+  # Another one each time; where the test fails, this says which one it was.
+  print(f'The suite is killed at gradient step {step} or after it.')
   # Saved, since a run that was only logged begins again.
   until(lambda: states.read(run).counters.get('gradient_step', 0) >= step)
   pid = states.holder(run)['pid']

@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 from test_grid import TEXT, finish, grid_of, write
+from waiting import until
 
 from moto_tf.commands import settings
 from moto_tf.commands import suite as command
@@ -83,9 +84,8 @@ def test_slurm(tmp_path):
   ] * 2
   log.unlink()
   process = subprocess.Popen(job, env={**env, 'SLOW': '1'})
-  while not (tmp_path / 'log.up').exists():
-    pass
+  until((tmp_path / 'log.up').exists)
   process.terminate()
-  assert process.wait() == 143
+  assert process.wait(timeout=60) == 143
   # It is waited for until it has saved.
   assert log.read_text().splitlines()[1:] == ['saved', 'scontrol requeue 9_5']

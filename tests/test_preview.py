@@ -71,9 +71,59 @@ def test_the_last_steps_are_timed(tmp_path, monkeypatch):
   assert seen == list(range(100 - len(seen), 100)) and len(seen) > 1
 
 
-def test_milestones_take_disk(tmp_path):
+def measured(**values):
+  """All of them 1 but for those that are given."""
   fields = [field.name for field in dataclasses.fields(Measured)]
-  found = Measured(**{**dict.fromkeys(fields, 1), 'arrays': 7})
+  return Measured(**{**dict.fromkeys(fields, 1), **values})
+
+
+def test_episodes_to_come_take_memory(tmp_path):
+  """On top of what was in use, as far as the replay holds them."""
+  found = measured(peak=7, record=100, length=10, held=40)
+
+  def ahead(done=None, **changes):
+    config = settings(tmp_path / '0', prefill_episodes=0, **changes)
+    return forecast(found, config, done or {})
+
+  # An episode for five of 100 steps, and no random ones before.
+  whole = ahead()
+  assert (whole.episodes, whole.transitions) == (20, 40 + 20 * 10)
+  assert whole.memory == 7 + 20 * 10 * 100
+  half = ahead({'gradient_step': 60, 'episode': 12, 'agent_step': 120})
+  assert (half.episodes, half.transitions) == (8, 40 + 20 * 10)
+  # What was collected is not in memory while this is measured.
+  assert half.memory == whole.memory
+  full = ahead(**{'replay.capacity': 90})
+  assert (full.memory, full.transitions) == (7 + (90 - 40) * 100, 90)
+  assert ahead(**{'replay.capacity': 30}).memory == 7
+
+
+@pytest.mark.parametrize(
+  'envs, episodes, cores, share',
+  [
+    (4, 4, 1, 1),
+    (4, 4, 2, 2),
+    (4, 4, 8, 4),
+    (1, 4, 8, 1),
+    (8, 4, 8, 4),
+    (3, 4, 8, 3),
+  ],
+)
+def test_evaluations_share_the_cores(tmp_path, envs, episodes, cores, share):
+  """As many at a time as there are environments, cores and episodes."""
+  found = measured(length=10, action=0.5, episode=3.0, cores=cores)
+  config = settings(
+    tmp_path / '0', envs=envs, eval_episodes=episodes, eval_every=50
+  )
+  seconds = forecast(found, config, {}).seconds
+  # Two on the way and at both ends of training; actions take as long as the
+  # environment.
+  assert seconds['evaluations'] == 4 * episodes * (3 + 10 * 0.5) / share
+  assert seconds['starting environments'] == min(envs, episodes)
+
+
+def test_milestones_take_disk(tmp_path):
+  found = measured(arrays=7)
   logdir = tmp_path / 'moto' / '0'
   none, some = (
     forecast(found, settings(logdir, checkpoint_milestones=every), {})

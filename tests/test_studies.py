@@ -1,6 +1,7 @@
 """Critics against returns, rewards against real ones, curves of training."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from helpers import make_agent, randomize, tiny_config
 from study_helpers import make_episode, naive_values, set_critics
 
 from moto_tf.agents.assessment import discounted_sum
+from moto_tf.data.episodes import save_episode
 from moto_tf.nn.tfutils import gumbel
-from moto_tf.studies import critics, reward, training
+from moto_tf.studies import composition, critics, reward, training
 from moto_tf.studies.common import fixed_seed, pearson, spearman
 from moto_tf.studies.context import encode, encode_all
 
@@ -231,3 +233,25 @@ def test_training_curves(tmp_path, capsys):
   (tmp_path / 'metrics.jsonl').unlink()
   assert training.training_curves(tmp_path) is None
   assert 'metrics.jsonl is unreadable' in capsys.readouterr().err
+
+
+def test_the_largest_reward_of_the_data(tmp_path):
+  """Of all intact episodes; of no directory, and of an empty one, none."""
+
+  def found(directory):
+    config = tiny_config(offline_data=str(directory))
+    context = types.SimpleNamespace(config=config, logdir=tmp_path / 'run')
+    return composition.largest_reward(context)
+
+  data, paths = tmp_path / 'data', {}
+  for name, largest in (('a', 2), ('b', 9), ('c', 3), ('d', 1)):
+    episode = make_episode()
+    episode['reward'][3] = largest
+    paths[name] = save_episode(data, name, episode)
+  assert found(data) == 9
+  paths['b'].write_bytes(paths['b'].read_bytes()[:-40])
+  assert found(data) == 3
+  (tmp_path / 'empty').mkdir()
+  assert found(tmp_path / 'empty') is None
+  assert found(tmp_path / 'none') is None
+  assert found('') is None

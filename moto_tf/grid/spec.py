@@ -229,8 +229,8 @@ def _compose(configs, method, parts, more):
     own = [method]
   names = [*general.get('presets', ()), *of_task.get('presets', ())]
   names += [x for x in more if not isinstance(x, Mapping)]
-  names = [str(rules.expand(x).absolute()) if is_file(x) else x for x in names]
   names += own
+  names = [str(rules.expand(x).absolute()) if is_file(x) else x for x in names]
   values = {}
   for part in parts:
     values |= flatten(part.get('settings', {}))

@@ -95,7 +95,8 @@ def measure(
     MotoError: what the run itself would end with.
   """
   begin = time.perf_counter()
-  driver = Driver(rundir.env_maker(config), 1, config.env_workers)
+  make_env = rundir.env_maker(config)
+  driver = Driver(make_env, 1, config.env_workers, config.env_timeout)
   play = lambda i: driver.run(random_policy(driver.act_space), [i])
   try:
     (episode,) = play(0)
@@ -185,7 +186,7 @@ def forecast(found: Measured, config: Config, done: Mapping) -> Forecast:
   }
   held = found.held + done.get('agent_step', 0)
   most = min(config.replay.capacity, held + episodes * found.length)
-  growth = max(0, most - held) * found.record
+  growth = max(0, most - found.held) * found.record
   kept = config.checkpoint_keep + 1 + milestones
   disk = kept * found.arrays + episodes * found.saved
   need = found.peak + growth

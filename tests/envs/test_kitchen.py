@@ -129,6 +129,30 @@ def test_reward_is_the_number_of_targets_in_place(make, task):
   assert not any(record[kitchen.log_key(target)] for target in targets)
 
 
+def test_repeated_actions(make):
+  """Every second record of the same without; of rewards the last one counts."""
+  slow, fast = make(), make(action_repeat=2, time_limit=140)
+  assert (slow.action_repeat, fast.action_repeat) == (1, 2)
+  targets = kitchen.TASKS['mixed']
+  keys = ['state', 'qpos', 'reward', 'success', *map(kitchen.log_key, targets)]
+  slow.reset(5)
+  start, rewards, successes = fast.reset(5)['qpos'], [], []
+  for i, action in enumerate(ACTIONS[:8]):
+    for env in (slow, fast):
+      place(env, *{2: targets[:1], 4: targets[1:]}.get(i, ()))
+    between, first = slow.step(action), slow.step(action)
+    second = fast.step(action)
+    for key in keys:
+      np.testing.assert_array_equal(second[key], first[key], key)
+    assert not np.array_equal(second['qpos'], between['qpos'])
+    rewards.append(float(second['reward']))
+    successes.append(bool(second['success']))
+  assert np.abs(second['qpos'] - start)[:7].max() > 0.05
+  # It may be less again, where something falls.
+  assert rewards[:4] == [0, 0, 1, 1] and 2 < max(rewards) <= 4
+  assert successes == [False] * 4 + [True] * 4
+
+
 def test_images_come_from_positions_alone(make):
   """Of the live run, and of another simulation that sees only positions."""
   episode = rollout(make(image=True), 0, ACTIONS)

@@ -8,7 +8,12 @@ from moto_tf.data import episodes, record
 from moto_tf.envs import EnvError
 from moto_tf.envs.kitchen import env as kitchen
 from moto_tf.envs.kitchen.arm import Arm, Pose, _rotation_vector
-from moto_tf.envs.kitchen.demonstrations import draw_order
+from moto_tf.envs.kitchen.demonstrations import (
+  JITTER,
+  Kicks,
+  demonstrator,
+  draw_order,
+)
 from moto_tf.envs.kitchen.expert import PLANS, Expert
 from moto_tf.envs.kitchen.tasks import in_place
 from moto_tf.presets import make_config
@@ -164,6 +169,74 @@ def test_recorded_episodes_end_with_their_plan(tmp_path):
     # What comes after the last object is short.
     assert steps - placed.argmax(0).max() < 40
   assert ended >= 2
+
+
+def kicked(kicks, steps, free=lambda step: True):
+  """Actions [steps, 9] of an arm that is still, its fingers at 0.7."""
+  still = np.float32([0] * 7 + [0.7] * 2)
+  found = [kicks(still, free(step)) for step in range(steps)]
+  assert still.tolist() == np.float32([0] * 7 + [0.7] * 2).tolist()
+  return np.array(found)
+
+
+def test_kicks_are_short_and_rare():
+  """One begins at a fifteenth of the steps at which there is none."""
+  actions = kicked(Kicks(0), 3000)
+  assert (actions[:, 7:] == np.float32(0.7)).all()
+  arm = actions[:, :7]
+  hit = arm.any(1)
+  # The first of the two steps of each; another one may follow at once.
+  begins, step = [], 0
+  while step < 3000:
+    if hit[step]:
+      begins.append(step)
+      np.testing.assert_array_equal(arm[step : step + 2], arm[[step, step]])
+    step += 1 + hit[step]
+  pushes = arm[begins]
+  assert hit.sum() == 2 * len(begins) == 2 * len(np.unique(pushes, axis=0))
+  share = len(begins) / (len(begins) + (~hit).sum())
+  assert share == pytest.approx(1 / 15, abs=0.015)
+  # A normal distribution of deviation 0.8, cut at 1: half are within 0.54, and
+  # a fifth are cut.
+  assert np.median(np.abs(pushes)) == pytest.approx(0.54, abs=0.05)
+  assert np.abs(pushes).max() == 1
+  assert np.mean(np.abs(pushes) == 1) == pytest.approx(0.21, abs=0.04)
+  assert not np.array_equal(kicked(Kicks(1), 300), actions[:300])
+  np.testing.assert_array_equal(kicked(Kicks(0), 300), actions[:300])
+
+
+def test_no_kick_while_the_hand_is_at_something():
+  """One that has begun ends there, and does not go on afterwards."""
+  always = kicked(Kicks(0), 200)[:, :7].any(1)
+  begin = int(np.argmax(always))
+  at_first = lambda step: step <= begin
+  found = kicked(Kicks(0), begin + 2, at_first)[:, :7].any(1)
+  assert np.flatnonzero(found).tolist() == [begin]
+  # Nor is there another one until the arm is free again.
+  found = kicked(Kicks(0), 600, lambda step: not 100 <= step < 500)[:, :7]
+  assert not found[100:500].any()
+  assert found[:100].any() and found[500:].any()
+  resumed = kicked(Kicks(0), begin + 3, lambda step: step != begin + 1)[:, :7]
+  assert not resumed[begin + 1].any()
+  assert not np.array_equal(resumed[begin + 2], resumed[begin])
+
+
+def test_demonstrations_are_kicked_on_their_way(env):
+  """And nothing else is different from what the expert does."""
+  free, kicks = [], []
+  for seed in range(3):
+    policy = demonstrator('kitchen_mixed', 'microwave').policy(seed)
+    expert = Expert(env.model, ('microwave',), seed, JITTER)
+    record = env.reset(seed)
+    while (action := policy(record)) is not None:
+      wanted = expert(record['qpos'])
+      free.append(expert.free)
+      kicks.append((wanted[:7] != action[:7]).any())
+      assert (wanted[7:] == action[7:]).all()
+      record = env.step(action)
+  free, kicks = np.array(free), np.array(kicks)
+  assert not kicks[~free].any() and (~free).sum() > 50
+  assert 2 <= kicks.sum() < free.sum() / 2
 
 
 def test_unknown_target(env):
