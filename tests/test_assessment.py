@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import make_agent, make_batch, randomize, tiny_config
-from moto_naive import SEED, fresh, posterior
+from latent_helpers import METHODS as LATENT
+from latent_helpers import latent_agent
+from moto_naive import SEED, fresh, naive_q, posterior
 from study_helpers import make_episode, naive_values, set_critics
 
 from moto_tf.agents import assessment
@@ -70,6 +72,35 @@ def test_overestimation_is_that_of_a_loop(monkeypatch, method):
     'overestimation': pytest.approx(predicted - real, rel=1e-3, abs=1e-3),
   }
   assert abs(found['overestimation']) > 0.05
+
+
+@pytest.mark.parametrize('method', LATENT)
+def test_values_of_latent_critics(method):
+  """Index for index: values at s[i] and a[i+1], and where i ends."""
+  agent, rng = latent_agent(method), np.random.default_rng(0)
+  draw = lambda *shape: rng.normal(size=(5, 3, *shape)).astype(np.float32)
+  post = {'feat': draw(agent.model.feat)}
+  episode = {'action': np.tanh(draw(2)), 'reward': draw()}
+  last = np.tanh(draw(2))
+  found = agent.behavior.predict_values(post, episode, last)
+  assert all(x.shape == (4, 3) for x in found)
+  q = lambda feat, action: naive_q(agent, 'online', feat, action)
+  less = set()
+  for i in range(4):
+    for n in range(3):
+      here = q(post['feat'][i, n], episode['action'][i + 1, n])
+      tail = q(post['feat'][i + 1, n], last[i + 1, n])
+      less |= {np.argmin(here), np.argmin(tail)}
+      for name, true in (
+        ('predicted', min(here)),
+        ('tail', min(tail)),
+        ('reward', episode['reward'][i + 1, n]),
+        ('penalty', 0),
+        ('end', 0),
+      ):
+        value = getattr(found, name)[i, n]
+        np.testing.assert_allclose(value, true, 1e-4, 1e-5, err_msg=name)
+  assert less == {0, 1}
 
 
 def test_windows_overlap_by_a_record():

@@ -58,18 +58,24 @@ def test_real_returns(lambda_):
         np.testing.assert_allclose(found[b, i], expected)
 
 
-@pytest.mark.parametrize('terminal', [False, True])
-def test_data_returns(terminal):
-  """Actions of the policy, the smaller target critic, real rewards."""
-  agent = fresh(pred_discount=terminal)
+@pytest.mark.parametrize('ends', [False, True])
+def test_data_returns(ends):
+  """Actions of the policy, the smaller target critic, real rewards.
+
+  True ends count where they are predicted alone.
+  """
+  agent = fresh(pred_discount=ends)
   batch = make_batch(tiny_config(), firsts=((0, 3), (1, 2)))
-  batch['is_terminal'] = batch['is_last'] & terminal
+  batch['is_terminal'] = batch['is_last'].copy()
+  batch['is_terminal'][2, 3] = True  # In the middle of a sequence.
   post, data = posterior(agent, batch)
   found = agent.behavior.data_returns(post, data, SEED)
   noise = uniform([3, 6, 2], split(SEED, 2)[1])
   action = agent.behavior.actor(post['feat']).sample(noise=noise)
   value = naive_q(agent, 'target', post['feat'], action).min(0)
-  discount = GAMMA * (1 - np.asarray(batch['is_terminal'], float))
+  discount = np.full((3, 6), GAMMA)
+  if ends:
+    discount[batch['is_terminal']] = 0
   for b in range(3):
     arrays = batch['reward'], value, discount, batch['is_first']
     lane = [x[b] for x in arrays]

@@ -23,6 +23,7 @@ from moto_naive import (
 )
 
 from moto_tf.agents import moto
+from moto_tf.agents.penalties import PENALTIES
 
 # Eq. 6 and 10
 
@@ -68,10 +69,18 @@ def zero(agent, *prefixes):
       var.assign(tf.zeros_like(var))
 
 
+# Every statistic of Eq. 2, and the one that Gaussian latents have.
+KINDS = [{'moto__penalty': name} for name in PENALTIES]
+KINDS.append({'moto__penalty': 'log_prob_std', 'rssm__discrete': 0})
+
+
 @pytest.mark.parametrize(
   'path, zeroed, settings',
   [
-    ('penalty', ('model/reward', 'critics'), {'moto__alpha': 10}),
+    *(
+      ('penalty', ('model/reward', 'critics'), {'moto__alpha': 10, **kind})
+      for kind in KINDS
+    ),
     ('reward', ('critics',), {'moto__alpha': 0}),
     ('critic', ('model/reward',), {'moto__alpha': 0}),
     ('nothing', ('model/reward', 'critics'), {'moto__alpha': 0}),
@@ -209,7 +218,9 @@ def naive_critic_loss(agent, seq, real, gamma):
 
 @pytest.mark.parametrize('masked', [(), (1, 3)])
 def test_critic_loss(agent, masked):
+  """Ends mean nothing without a discount head."""
   seq, real = rollout(agent, count=5), transitions(agent)
+  real['next']['is_terminal'] = tf.constant([0.0, 1, 0, 0, 1])
   mask = [float(n not in masked) for n in range(5)]
   real['mask'] = tf.constant(mask)
   loss, metrics = agent.behavior.critic_loss(seq, real)

@@ -6,8 +6,9 @@ import tensorflow as tf
 from moto_naive import naive_penalty
 from plain import MODES, assert_near, evaluate
 
-from moto_tf.agents.penalties import PENALTIES, TINY
+from moto_tf.agents.penalties import PENALTIES, TINY, statistics
 from moto_tf.agents.settings import PENALTY_NAMES
+from moto_tf.model.latents import Categorical, Gaussian
 
 
 def test_every_statistic_is_a_choice():
@@ -99,3 +100,63 @@ def test_penalty_is_exact_when_members_agree(name, members):
   value, grad = evaluate(own_penalty(name), [np.repeat(one, members, 0)])
   np.testing.assert_allclose(value, np.sqrt(TINY), rtol=1e-3)
   assert not grad.any()
+
+
+def slopes_of_categories(logits, stoch):
+  """Of log p_i(z), [M, N]: itself, by the logits, and by z."""
+  high = logits.max(-1, keepdims=True)
+  total = np.log(np.exp(logits - high).sum(-1, keepdims=True)) + high
+  log_probs = logits - total
+  by_logits = stoch - np.exp(log_probs) * stoch.sum(-1, keepdims=True)
+  return (stoch * log_probs).sum((-2, -1)), by_logits, log_probs
+
+
+def slopes_of_gaussians(moments, stoch):
+  """Of log p_i(z), [M, N]: itself, by means and deviations, and by z."""
+  mean, std = moments[..., 0], moments[..., 1]
+  z = (stoch - mean) / std
+  log_probs = (-0.5 * (z**2 + np.log(2 * np.pi)) - np.log(std)).sum(-1)
+  return log_probs, np.stack([z / std, (z**2 - 1) / std], -1), -z / std
+
+
+LATENTS = {
+  'categorical': (Categorical(3, 5), slopes_of_categories),
+  'gaussian': (Gaussian(4), slopes_of_gaussians),
+}
+
+
+@pytest.mark.parametrize('members', [2, 7])
+@pytest.mark.parametrize('kind', LATENTS)
+def test_gradient_of_log_prob_std(kind, members):
+  """By the members' parameters and by z, by hand.
+
+  With l_i = log p_i(z) and u their deviation, du / dl_i = (l_i - mean) / (M u).
+  """
+  latent, slopes = LATENTS[kind]
+  rng = np.random.default_rng(6)
+  shape = [6, *latent.shape]
+  if kind == 'categorical':
+    stats = rng.normal(0, 2, (members, *shape))
+    stoch = np.eye(5)[rng.integers(0, 5, (6, 3))]
+  else:
+    moments = rng.normal(size=(2, members, *shape))
+    stats = np.stack([moments[0], 0.1 + np.exp(moments[1])], -1)
+    stoch = rng.normal(size=shape)
+  log_probs, by_stats, by_stoch = slopes(stats, stoch)
+  centered = log_probs - log_probs.mean(0)
+  u = np.sqrt((centered**2).mean(0) + TINY)
+  outer = (centered / (members * u)).reshape(
+    members, 6, *[1] * (stats.ndim - 2)
+  )
+  expected = outer * by_stats
+  outer = outer.reshape(members, 6, *[1] * (stoch.ndim - 1))
+  through_state = (outer * by_stoch).sum(0)
+  inputs = [tf.constant(x, tf.float32) for x in (stats, stoch)]
+  with tf.GradientTape() as tape:
+    tape.watch(inputs)
+    found = statistics(latent)['log_prob_std'](*inputs)
+  np.testing.assert_allclose(found, u, rtol=1e-4)
+  grads = tape.gradient(found, inputs)
+  assert all(grad is not None for grad in grads)
+  assert all(np.linalg.norm(grad) > 1e-6 for grad in grads)
+  assert_near(grads, [expected, through_state], 1e-4)
