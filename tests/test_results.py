@@ -290,6 +290,20 @@ def test_new_run_starts_new_records(tmp_path):
   assert lines(tmp_path / 'evaluations-old-1.jsonl') == [found]
 
 
+def test_an_evaluation_that_comes_again_is_dropped(tmp_path):
+  """Where a checkpoint does not say how many there were, by its step."""
+  config = tiny(tmp_path)
+  summary = {
+    'rollouts': [{'seed': 3, 'success': 1, 'length': 5, 'return': 2.0}]
+  }
+  for unfinished in (False, True):
+    made = records.Records(tmp_path, config, 5)
+    made.evaluated({'gradient_step': 5}, 1.5, summary)
+    again = records.Records(tmp_path, config, 5, unfinished=unfinished)
+    found = lines(tmp_path / 'evaluations.jsonl')
+    assert again.count == len(found) == (0 if unfinished else 1)
+
+
 @pytest.mark.parametrize('text', ['[{"command":', '{}', '[3]', '\0'])
 def test_broken_sessions(tmp_path, capsys, text):
   path = tmp_path / 'sessions.json'
