@@ -876,20 +876,24 @@ def test_prefetcher_passes_errors_on(tmp_path):
 
 
 def test_prefetcher_measures_waiting(tmp_path):
+  drawn = threading.Semaphore(0)
+
   class Slow:
     version = 0
 
     def sample(self, step):
-      time.sleep(0.05)
+      time.sleep(0.6)
+      drawn.release()
       return {}
 
   prefetcher = Prefetcher(Slow(), 1)
   prefetcher.get(0)
-  assert 0.04 < prefetcher.wait < 1
-  time.sleep(0.2)
+  assert 0.5 < prefetcher.wait < 10
+  for _ in range(2):
+    assert drawn.acquire(timeout=60)
   before = prefetcher.wait
   prefetcher.get(1)
-  assert prefetcher.wait - before < 0.04, 'the batch was ready'
+  assert prefetcher.wait - before < 0.5, 'the batch was ready'
   prefetcher.close()
 
 

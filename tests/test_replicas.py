@@ -161,7 +161,7 @@ def test_processes(tmp_path):
   assert finish(helper)[1] == -signal.SIGKILL
   lost = time.monotonic()
   text, code = finish(chief)
-  assert code == 1 and time.monotonic() - lost < 90, text
+  assert code == 1 and time.monotonic() - lost < PATIENCE / 2, text
   assert 'Error: Process 0 of 2 has lost another one' in text
   assert 'The same command, in all processes, continues' in text
   assert 'Traceback' not in text, text
