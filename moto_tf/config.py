@@ -18,7 +18,7 @@ from typing import Any
 
 from moto_tf import files, rules
 from moto_tf.agents import METHODS
-from moto_tf.agents.settings import check_replicas
+from moto_tf.agents.settings import check_cloning, check_replicas
 from moto_tf.renames import RENAMED
 from moto_tf.rules import ConfigError
 
@@ -250,6 +250,8 @@ def check_method(
       )
   if method.check:
     method.check(values, examples)
+  if is_read(values, 'bc_targets'):
+    check_cloning(values)
   starts = not without_effect(name, 'moto.start_states')
   check_replicas(values, method.replicas, starts)
 

@@ -34,6 +34,11 @@ def machine() -> int:
   return host() + (GPU if Path('/dev/nvidia0').exists() else 0)
 
 
+def eval_environments(config) -> int:
+  """How many environments a run steps at a time in its evaluations."""
+  return min(config.envs, config.eval_episodes)
+
+
 def estimate(config) -> dict[str, int]:
   """Bytes by what they are for, of a run in its last episode."""
   length = max(config.env.time_limit, 1)
@@ -47,7 +52,7 @@ def estimate(config) -> dict[str, int]:
     'a gradient step': sizes.gradient_step(config),
     'latent buffers': sizes.latent_buffers(config),
     'episodes of an evaluation': config.eval_episodes * length * record,
-    'environments': WORKER * (1 + min(config.envs, config.eval_episodes)),
+    'environments': WORKER * (1 + eval_environments(config)),
     'collectors': collectors
     * (COLLECTOR + sizes.weights(config) // sizes.COPIES),
     'the replay': min(config.replay.capacity, held) * record,

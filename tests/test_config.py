@@ -624,6 +624,14 @@ def test_what_is_cloned_is_said_once():
   assert found.bc_threshold == 3
   # Neither means anything there.
   make_config('kitchen_partial', 'dreamerv2').replace({'bc_threshold': 3})
+  # Where they say what is drawn first they must agree, too.
+  drawn = {'replay.success_share': 0.5}
+  for method in ('dreamerv2', 'no_bc', 'bc', 'lompo'):
+    with pytest.raises(ConfigError, match='bc_onward: .* are none'):
+      make_config(method, {**drawn, 'bc_onward': 'kettle'})
+    both = {'bc_targets': 'kettle', 'bc_threshold': 3}
+    with pytest.raises(ConfigError, match='both say which episodes'):
+      make_config(method, {**drawn, **both})
   make_config('kitchen_partial', bc_onward='light switch')
   for onward in ('kettle', ' bottom burner '):
     with pytest.raises(ConfigError, match='bc_onward: .*is not one of them'):

@@ -432,6 +432,11 @@ def test_ways_to_a_further_target_are_cloned(tmp_path):
     np.testing.assert_array_equal(batch['is_first'][:, 1:], breaks)
     assert batch['is_first'][:, 0].all()
   assert seen[1] == seen[5] == set(range(2, 26))
+  for number in (0, 4):
+    (tmp_path / f'e{number}-30.npz').unlink()
+  # What is left to clone are ways alone.
+  assert not make_replay(tmp_path, cloning=cloning).uncloned
+  assert make_replay(tmp_path, cloning=cloning._replace(onward='')).uncloned
 
 
 def test_half_of_what_is_cloned_achieves_the_task(tmp_path):
@@ -949,7 +954,13 @@ def test_demonstrations_that_are_not_cloned(tmp_path, capsys):
   assert not make_replay(tmp_path / 'b').uncloned
   agent = types.SimpleNamespace(obs_keys=['state'])
   driver = types.SimpleNamespace(obs_space=OBS_SPACE, act_space=ACT_SPACE)
-  for name, said in (('moto', True), ('dreamerv2', False), ('no_bc', False)):
-    config = make_config(name)
+  drawn = {'replay.success_share': 0.5}
+  for name, more, said in (
+    ('moto', {}, True),
+    ('dreamerv2', {}, False),
+    ('no_bc', {}, False),
+    ('dreamerv2', drawn, True),
+  ):
+    config = make_config(name, more)
     open_replay(config, agent, driver, tmp_path / 'a', None, None)
     assert ('Set --bc_threshold' in capsys.readouterr().err) == said

@@ -53,21 +53,8 @@ MODEL_FREE_RULES = {
 }
 
 
-def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
-  """Raises ConfigError where the settings of MOTO cannot be used."""
-  check_rules(values, examples, MOTO_RULES)
-  penalised = values['moto.alpha'] and values['moto.penalty'] != 'log_prob_std'
-  if not values['rssm.discrete'] and penalised:
-    raise ConfigError(
-      f'moto.penalty: {values["moto.penalty"]} is of categorical latents, and '
-      'rssm.discrete 0 has Gaussian ones; set --moto.penalty log_prob_std.'
-    )
-  if values['moto.model_start'] and not values['moto.beta']:
-    raise ConfigError(
-      f'moto.model_start: before step {values["moto.model_start"]} the policy '
-      'only clones, and moto.beta 0 leaves cloning out; set '
-      '--moto.model_start 0, or moto.beta above 0.'
-    )
+def check_cloning(values: Mapping[str, Any]) -> None:
+  """Raises ConfigError where the settings bc_* contradict one another."""
   if values['bc_targets'] and values['bc_threshold']:
     raise ConfigError(
       f'bc_threshold: {values["bc_threshold"]:g} and bc_targets: '
@@ -82,6 +69,23 @@ def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
       f'bc_onward: {values["bc_onward"]} is to be reached from the last of '
       f'bc_targets, which are {values["bc_targets"] or "none"}; name a target '
       "that is not one of them, or set --bc_onward ''."
+    )
+
+
+def check_moto(values: Mapping[str, Any], examples: Mapping[str, Any]) -> None:
+  """Raises ConfigError where the settings of MOTO cannot be used."""
+  check_rules(values, examples, MOTO_RULES)
+  penalised = values['moto.alpha'] and values['moto.penalty'] != 'log_prob_std'
+  if not values['rssm.discrete'] and penalised:
+    raise ConfigError(
+      f'moto.penalty: {values["moto.penalty"]} is of categorical latents, and '
+      'rssm.discrete 0 has Gaussian ones; set --moto.penalty log_prob_std.'
+    )
+  if values['moto.model_start'] and not values['moto.beta']:
+    raise ConfigError(
+      f'moto.model_start: before step {values["moto.model_start"]} the policy '
+      'only clones, and moto.beta 0 leaves cloning out; set '
+      '--moto.model_start 0, or moto.beta above 0.'
     )
   _check_starts(values)
 

@@ -11,10 +11,11 @@ from moto_tf.data.pool import Pool
 class Cloning(NamedTuple):
   """What is cloned of an episode, by the settings bc_*.
 
-  threshold, targets, whole: as in `records_to_clone`.
-  onward: key of a log_ observation; in episodes of which nothing is cloned by
-    these, the records from the last of the targets to this one are, as in
-    `stretch_to_clone`. '': none are.
+  Attributes:
+    threshold, targets, whole: as in `records_to_clone`.
+    onward: key of a log_ observation; of episodes of which nothing is cloned by
+      these, the records from the last of the targets to this one are, as in
+      `stretch_to_clone`. '': none are.
   """
 
   threshold: float = 0.0
@@ -97,11 +98,11 @@ def why_uncloned(pool: Pool, cloning: Cloning) -> str:
   Returns:
     '' if there are none, or some are.
   """
-  if not pool.episodes or any(e.success for e in pool.episodes):
+  if not pool.episodes or any(e.cloned for e in pool.episodes):
     return ''
   largest = max(float(e.arrays['reward'].max()) for e in pool.episodes)
   text = f'none of {len(pool.episodes)} demonstrations counts as a success, '
-  text += 'so none is cloned. '
+  text += 'so none is cloned or drawn first. '
   if cloning.targets:
     names = ', '.join(cloning.targets)
     return f'{text}No step has {names} in place; see bc_targets.'

@@ -16,28 +16,35 @@ class ReplayError(MotoError, ValueError):
 
 
 class Episode(NamedTuple):
-  """Arrays [T + 1, ...] by key, and which of the records are cloned."""
+  """Arrays [T + 1, ...] by key; success is 1 for the records to clone."""
 
   arrays: dict
-  cloned: range
-  achieved: bool = False  # Whether it is marked successful.
+  achieved: bool  # Whether it is marked successful.
+
+  @property
+  def cloned(self) -> bool:
+    """Whether some of its records are cloned."""
+    return bool(self.arrays['success'].any())
 
   @property
   def success(self) -> bool:
     """Whether it is an episode to clone, from its start."""
-    return bool(self.cloned) and not self.cloned.start
+    return bool(self.arrays['success'][0])
 
   @property
   def records(self) -> int:
     return len(self.arrays['reward'])
 
   def cut(self, context: int) -> 'Episode':
-    """Its records to clone and as many before them, in the same memory."""
-    first = max(0, self.cloned.start - context)
-    piece = slice(first, self.cloned.stop)
+    """An episode of its records to clone and as many before them.
+
+    In the same memory.
+    """
+    cloned = np.flatnonzero(self.arrays['success'])
+    piece = slice(max(0, cloned[0] - context), cloned[-1] + 1)
     arrays = {key: value[piece] for key, value in self.arrays.items()}
-    cloned = range(self.cloned.start - first, self.cloned.stop - first)
-    return Episode(arrays, cloned, self.achieved)
+    first = np.arange(len(arrays['reward'])) == 0
+    return Episode({**arrays, 'is_first': first}, self.achieved)
 
 
 class Pool:

@@ -32,7 +32,7 @@ class _Contents(NamedTuple):
   offline: Pool
   online: Pool
   both: Pool
-  successes: Pool  # What there is to clone.
+  clones: Pool  # What there is to clone, episodes and parts of others.
   achieved: Pool  # Of this, the episodes marked successful.
 
 
@@ -142,7 +142,8 @@ class Replay:
 
   def stats(self) -> dict[str, int]:
     """Counts of what is held in memory."""
-    offline, online, both = self._contents[1:4]
+    contents = self._contents
+    offline, online, both = contents.offline, contents.online, contents.both
     return {
       'episodes': len(both.episodes),
       'transitions': both.transitions,
@@ -191,13 +192,14 @@ class Replay:
       path.unlink(missing_ok=True)
       raise
     self._names.append(path.stem)
-    version, offline, online = self._contents[:3]
-    online = collections.deque((*online.episodes, loaded))
+    contents = self._contents
+    offline = contents.offline
+    online = collections.deque((*contents.online.episodes, loaded))
     excess = offline.transitions - self._capacity
     excess += sum(e.records - 1 for e in online)
     while excess > 0 and len(online) > 1:
       excess -= online.popleft().records - 1
-    self._contents = self._combine(version + 1, offline, online)
+    self._contents = self._combine(contents.version + 1, offline, online)
     return path
 
   def sample(self, step: int) -> dict[str, np.ndarray]:
@@ -235,27 +237,21 @@ class Replay:
       key: np.empty(shape + value.shape[1:], value.dtype)
       for key, value in example.items()
     }
-    success = np.empty(shape, np.float32)
     for lane, pool in enumerate(self._lanes(contents)):
       for episode, start, position, size in pool.window(rng, self._length):
         target = slice(position, position + size)
         for key, value in episode.arrays.items():
           batch[key][lane, target] = value[start : start + size]
-        batch['is_first'][lane, position] = True
-        records, cloned = np.arange(start, start + size), episode.cloned
-        found = (records >= cloned.start) & (records < cloned.stop)
-        success[lane, target] = found
-    batch['success'] = success
+    batch['is_first'][:, 0] = True
     return batch
 
   def _lanes(self, contents):
     """The pool of each window of a batch."""
-    _, offline, online, both, successes, achieved = contents
-    count = (
-      round(self._success_share * self._batch) if successes.episodes else 0
-    )
+    offline, online, both = contents.offline, contents.online, contents.both
+    clones, achieved = contents.clones, contents.achieved
+    count = round(self._success_share * self._batch) if clones.episodes else 0
     first = count // 2 if achieved.episodes else 0
-    lanes = [achieved] * first + [successes] * (count - first)
+    lanes = [achieved] * first + [clones] * (count - first)
     rest = self._batch - count
     if self._offline_share < 0 or not offline.episodes or not online.episodes:
       return lanes + [both] * rest
@@ -265,9 +261,9 @@ class Replay:
   def _combine(self, version, offline, online):
     online = Pool(online)
     both = Pool(offline.episodes + online.episodes)
-    clones = [e for e in both.episodes if e.cloned]
-    achieved = Pool(e for e in clones if e.success and e.achieved)
-    clones = Pool(e if e.success else e.cut(CONTEXT) for e in clones)
+    cloned = [e for e in both.episodes if e.cloned]
+    clones = Pool(e if e.success else e.cut(CONTEXT) for e in cloned)
+    achieved = Pool(e for e in cloned if e.success and e.achieved)
     return _Contents(version, offline, online, both, clones, achieved)
 
   def _load_offline(self, directory):
@@ -374,11 +370,14 @@ class Replay:
       key: np.ascontiguousarray(episode[key])
       for key in (*self._obs_space, *KEYS)
     }
-    achieved = bool(np.any(episode['success']))
-    return Episode(arrays, self._cloning.of(episode), achieved)
+    cloned = self._cloning.of(episode)
+    arrays['success'] = np.zeros(len(arrays['reward']), np.float32)
+    arrays['success'][cloned.start : cloned.stop] = 1
+    return Episode(arrays, bool(np.any(episode['success'])))
 
   def _summary(self):
-    offline, online, both = self._contents[1:4]
+    contents = self._contents
+    offline, online, both = contents.offline, contents.online, contents.both
     size = sum(v.nbytes for e in both.episodes for v in e.arrays.values())
     parts = []
     for name, pool in (('offline', offline), ('online', online)):

@@ -172,7 +172,7 @@ def forecast(found: Measured, config: Config, done: Mapping) -> Forecast:
   evaluations = steps // config.eval_every if config.eval_every else 0
   reports = steps // config.report_every if config.report_every else 0
   saves = steps // config.checkpoint_every
-  lanes = min(config.envs, config.eval_episodes)
+  lanes = memory.eval_environments(config)
   acting = found.length * found.action
   evaluation = config.eval_episodes * (found.episode + acting)
   evaluation /= min(lanes, found.cores)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from moto_tf import images
+from moto_tf import images, memory
 from moto_tf.errors import warn
 from moto_tf.training import evaluation, rundir
 from moto_tf.training.machine import peak_memory_gib
@@ -91,8 +91,7 @@ class Monitor:
   def _evaluate(self, phase):
     session, config = self._session, self._session.config
     if self._driver is None:
-      count = min(config.envs, config.eval_episodes)
-      self._driver = session.make_driver(count)
+      self._driver = session.make_driver(memory.eval_environments(config))
       session.close_with(self._driver.close)
     try:
       summary, rollouts = evaluation.evaluate(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
-from moto_tf.config import Config, is_read, without_effect
+from moto_tf.config import Config, is_read
 from moto_tf.data.cloning import Cloning
 from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
@@ -318,8 +318,7 @@ def open_replay(
     cloning=_cloning(config, driver.obs_space),
     keep=keep,
   )
-  clones = not without_effect(config.method, 'bc_threshold')
-  if clones and not heldout and replay.uncloned:
+  if is_read(config.flat, 'bc_threshold') and not heldout and replay.uncloned:
     warn(f'in {offline}, {replay.uncloned}')
   return replay
 
