@@ -84,3 +84,41 @@ def toy():
   sys.modules.pop('toy_method', None)
   yield importlib.import_module('toy_method')
   METHODS.remove('linear')
+
+
+@pytest.fixture
+def graphs():
+  """Leaves tf.function on for the tests that follow."""
+  import tensorflow as tf
+
+  yield
+  tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """Log directory of a run that was never interrupted."""
+  from run_helpers import make_run, tiny
+
+  from moto_tf.training.algorithm import algorithm_1 as train
+
+  logdir = tmp_path_factory.mktemp('run') / 'moto' / '0'
+  with make_run(tiny(logdir)) as run:
+    train(run)
+  return logdir
+
+
+@pytest.fixture(scope='module')
+def demos(tmp_path_factory):
+  """Episodes to be exported to datasets of LeRobot, and their record."""
+  from lerobot_helpers import LENGTHS, make
+
+  from moto_tf.data import episodes
+
+  directory = tmp_path_factory.mktemp('demos')
+  for i, length in enumerate(LENGTHS):
+    episodes.save_episode(directory, f'{i:06d}', make(length, i))
+  (directory / 'dataset.json').write_text(
+    '{"task": "metaworld_drawer-open", "env": {"action_repeat": 2}}'
+  )
+  return directory

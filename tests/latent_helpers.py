@@ -1,8 +1,13 @@
 """Tiny agents of LOMPO and COMBO, shared by their tests."""
 
-from helpers import make_agent, randomize, tiny_config
+import numpy as np
+import tensorflow as tf
+from helpers import make_agent, naive_mlp, randomize, tiny_config
+
+from moto_tf.nn.tfutils import make_seed
 
 METHODS = ('lompo', 'combo')
+SEED = tf.constant(make_seed(7))
 
 
 def latent_config(method='lompo', **overrides):
@@ -36,3 +41,8 @@ def latent_agent(method='lompo', noise=0, **overrides):
   agent = make_agent(latent_config(method, **overrides))
   randomize(agent, noise)
   return agent
+
+
+def act(agent, feat):
+  """What the policy does without noise."""
+  return np.tanh(naive_mlp(agent.save(), 'actor/mlp', np.asarray(feat)))

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from plain_agent import Plain
-from test_run import Reach, losses, make_run, tiny
+from run_helpers import Reach, losses, make_run, tiny
 
 from moto_tf import files
 from moto_tf.envs.gym import wrap_gym

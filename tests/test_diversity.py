@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
+from data_helpers import FakeRecorder
+from grid_helpers import write
 from gymnasium.spaces import Box
-from test_data import FakeRecorder
-from test_grid import write
 
 from moto_tf import envs
 from moto_tf.commands import collect

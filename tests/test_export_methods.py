@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from export_helpers import load_runs
 from helpers import ACT, SPACES, randomize
-from test_export_policy import load_runs
 
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.deploy import check, formats, runner

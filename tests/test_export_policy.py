@@ -2,75 +2,31 @@
 
 import importlib.util
 import json
-import math
 import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import scipy.stats
 import tensorflow as tf
-from helpers import ACT, SPACES, make_agent, randomize, tiny_config
+from export_helpers import STEP, load_runs, observations, write_run
+from helpers import ACT, SPACES, tiny_config
 
 from moto_tf import files
-from moto_tf.agents.base import Agent, lane_noise
+from moto_tf.agents.base import lane_noise
 from moto_tf.commands import export_policy as command
-from moto_tf.data.episodes import save_episode
-from moto_tf.deploy import card, check, formats, lite, runner
+from moto_tf.deploy import card, check, formats, runner
 from moto_tf.deploy.export import export_policy
-from moto_tf.deploy.protocol import ActingStep, DeployError
-from moto_tf.nn import dists
-from moto_tf.policy import Policy, load_agent, spaces_to_meta
-from moto_tf.training import meta
-from moto_tf.training.checkpoint import Checkpoints
-
-STEP = 7
+from moto_tf.deploy.protocol import DeployError
+from moto_tf.policy import Policy, load_agent
 
 
 @pytest.fixture(scope='module')
 def logdir(tmp_path_factory):
   """A run of random weights that sees images and vectors, with episodes."""
   logdir = tmp_path_factory.mktemp('runs') / '0'
-  # Weights of at least 1,024 numbers, since smaller ones are not quantised.
-  sizes = {'rssm__hidden': 48, 'rssm__deter': 48, 'rssm__stoch': 8}
-  options = {'encoder__mlp_keys': 'state', 'offline_data': '', 'eager': False}
-  config = tiny_config(**options, **sizes)
-  config.save(logdir / 'config.yaml')
-  agent = make_agent(config)
-  randomize(agent, scale=0.1)
-  write_checkpoint(logdir, config, agent.save(), SPACES)
-  rng = np.random.default_rng(0)
-  for number, records in enumerate((9, 6)):
-    flags = np.zeros(records, bool)
-    episode = {
-      'image': rng.integers(0, 256, (records, 16, 16, 3), np.uint8),
-      'state': rng.normal(size=(records, 5)).astype(np.float32),
-      'action': np.zeros((records, 2), np.float32),
-      'reward': np.zeros(records, np.float32),
-      'is_first': flags | (np.arange(records) == 0),
-      'is_last': flags | (np.arange(records) == records - 1),
-      'is_terminal': flags,
-      'success': flags,
-    }
-    save_episode(logdir / 'episodes', f'{number:06d}', episode)
-  row = {'gradient_step': STEP, 'phase': 'offline', 'success': [1, 0, 0, 0]}
-  (logdir / 'evaluations.jsonl').write_text(json.dumps(row) + '\n')
+  write_run(logdir)
   return logdir
-
-
-def write_checkpoint(logdir, config, arrays, spaces):
-  """A checkpoint that says what those of a run say."""
-  counters = dict.fromkeys(meta.COUNTERS, 0)
-  said = {
-    'counters': {**counters, 'gradient_step': STEP},
-    'phase': 'offline',
-    'prefill': 0,
-    'episodes': [],
-    'spaces': spaces_to_meta(spaces, ACT),
-    'settings': meta.settings(config),
-  }
-  Checkpoints(logdir / 'checkpoints', 1).save(STEP, arrays, said)
 
 
 @pytest.fixture(scope='module')
@@ -105,22 +61,6 @@ def exported(logdir, loaded):
 def runs(exported):
   """Functions of the formats, from inputs to outputs."""
   return load_runs(exported)
-
-
-def load_runs(directory):
-  saved = formats.load_saved_model(directory / 'saved_model')
-  lites = {
-    name: formats.load_litert(directory / file)[0]
-    for name, file in runner.FILES.items()
-  }
-  return {'saved_model': saved, **lites}
-
-
-def observations(count, seed=0):
-  rng = np.random.default_rng(seed)
-  for _ in range(count):
-    image = rng.integers(0, 256, (16, 16, 3), np.uint8)
-    yield {'image': image, 'state': rng.normal(size=5).astype(np.float32)}
 
 
 def test_formats_act_as_load_policy(policy, exported, runs):
@@ -211,27 +151,6 @@ def test_the_runner_refuses_what_the_policy_refuses(exported, runs):
     runner.ExportedPolicy(exported, run=broken)(obs)
   with pytest.raises(ValueError, match="got 'float16'"):
     runner.ExportedPolicy(exported, 'float16')
-
-
-def test_erf_is_within_its_error():
-  x = np.linspace(-6, 6, 20_001).astype(np.float32)
-  exact = np.array([math.erf(v) for v in x])
-  off = np.abs(lite.erf(tf.constant(x)).numpy() - exact)
-  assert off.max() <= lite.ERF_ERROR
-  away = np.abs(x) > 1e-3
-  assert (off[away] / np.abs(exact[away])).max() <= lite.ERF_RELATIVE_ERROR
-
-
-def test_means_by_the_approximation():
-  """Against SciPy, over what the actor can say."""
-  loc, scale = np.meshgrid(np.linspace(-1, 1, 41), np.linspace(0.1, 2.1, 41))
-  dist = dists.TruncNormal(loc, scale)
-  exact = scipy.stats.truncnorm.mean(
-    (-1 - loc) / scale, (1 - loc) / scale, loc, scale
-  )
-  off = np.abs(dist.mean_by(lite.normal_cdf).numpy() - exact)
-  assert off.max() <= 5e-6
-  np.testing.assert_array_equal(dist.mean_by(dists.normal_cdf), dist.mean())
 
 
 def test_the_card(exported):
@@ -336,40 +255,6 @@ def test_the_check_sees_a_state_that_is_lost_or_kept(policy, exported, runs):
     assert not found['saved_model']['passed'], wrong
 
 
-def test_one_tie_is_no_difference():
-  """A step in two hundred may jump, after which both go on alike."""
-
-  class Steps:
-    def __init__(self, jumps=()):
-      self.jumps, self.count = jumps, 0
-      self.reset()
-
-    def reset(self):
-      self.state = {'x': np.zeros(1)}
-
-    def __call__(self, obs):
-      del obs
-      self.count += 1
-      self.state = {'x': self.state['x'] + 0.1 + (self.count in self.jumps)}
-      return self.state['x']
-
-  sequences = [{'o': np.zeros([50, 1])}] * 4
-  for jumps, passed in (((), True), ((70,), True), ((70, 90), False)):
-    found = check.compare(Steps(), {'float32': Steps(jumps)}, sequences)
-    assert found['float32'] == {
-      'steps': 200,
-      'jumps': len(jumps),
-      'mean': pytest.approx(0),
-      'largest': pytest.approx(0),
-      'passed': passed,
-    }
-  # Nothing is within bounds that is not a number.
-  broken = lambda obs: np.array([np.nan])
-  broken.reset, broken.state = lambda: None, {}
-  found = check.compare(Steps(), {'int8': broken}, sequences)
-  assert not found['int8']['passed']
-
-
 def test_a_failed_check_is_loud(
   logdir, loaded, exported, tmp_path, at_once, monkeypatch, capsys
 ):
@@ -448,62 +333,6 @@ def test_the_mode_needs_no_erf(policy, monkeypatch):
   feat = agent.model.rssm.get_feat(after)
   says = agent.behavior.actor.outputs(feat).numpy()
   np.testing.assert_allclose(action, np.tanh(says[:, :2]), atol=1e-6)
-
-
-class Stacked(Agent):
-  """Without a world model: sees the last three images, acts by noise too."""
-
-  kind = tf.float32
-
-  def __init__(self, config):
-    super().__init__(config, SPACES, ACT)
-    self.input_keys = ['image']
-    self.kernel = self.layers.weight('kernel', [16 * 16 * 9, 2])
-
-  def policy(self, obs, state, lanes, mode='train'):
-    first = tf.constant(obs['is_first'])
-    stack = state['image'] if state else tf.zeros([1, 16, 16, 9], tf.uint8)
-    obs = {'image': tf.constant(obs['image']), 'is_first': first}
-    noise = {'action': tf.constant(lane_noise(lanes, 2))}
-    action, state = self._step(obs, {'image': stack}, noise)
-    return action.numpy(), state
-
-  def acting_step(self, cdf):
-    del cdf
-    state = {'image': ((1, 16, 16, 9), 'uint8')}
-    return ActingStep(self._step, state, {'action': ('uniform', (1, 2))})
-
-  def _step(self, obs, state, noise):
-    new = tf.tile(obs['image'], [1, 1, 1, 3])
-    stack = tf.concat([state['image'][..., 3:], obs['image']], -1)
-    first = obs['is_first'][:, None, None, None]
-    # Not of uint8, which LiteRT cannot choose between.
-    stack = tf.where(first, tf.cast(new, self.kind), tf.cast(stack, self.kind))
-    pixels = tf.reshape(tf.cast(stack, tf.float32) / 255, [1, -1])
-    action = tf.tanh(pixels @ self.kernel) + 0.1 * (noise['action'] - 0.5)
-    state = {'image': tf.cast(stack, tf.uint8)}
-    return tf.clip_by_value(action, -1, 1), state
-
-
-def test_agents_without_a_world_model(tmp_path):
-  """What they remember may be a stack of images."""
-  agent = Stacked(tiny_config(eager=False))
-  interface = formats.write(agent, tmp_path)
-  (tmp_path / 'card.json').write_text(json.dumps({'interface': interface}))
-  runners = {
-    name: runner.ExportedPolicy(tmp_path, run=run)
-    for name, run in load_runs(tmp_path).items()
-  }
-  images = {'image': np.stack([obs['image'] for obs in observations(6)])}
-  found = check.compare(Policy(agent), runners, [images] * 4)
-  assert all(row['passed'] for row in found.values()), found
-  policy = runners['float32']
-  policy.reset()
-  actions = [policy(image) for image in images['image']]
-  assert np.std(actions, 0).min() > 1e-3
-  agent.kind = tf.uint8
-  with pytest.raises(DeployError, match='LiteRT has no operation SelectV2'):
-    formats.write(agent, tmp_path / 'other')
 
 
 def test_the_card_says_what_actions_were(exported, tmp_path):

@@ -110,7 +110,7 @@ def test_a_killed_suite_goes_on(tmp_path):
 STAND_IN = """
 import sys, time
 sys.path.insert(0, TESTS)
-from test_grid import finish
+from grid_helpers import finish
 from moto_tf.commands import settings
 from moto_tf.grid import spec, state
 from moto_tf.ownership import Owner

@@ -5,7 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from test_grid import TEXT, finish, grid_of, write
+from grid_helpers import TEXT, finish, grid_of, write
 from waiting import until
 
 from moto_tf.commands import settings

@@ -4,7 +4,7 @@ As docs/suites.md has it. Nothing is recorded and nothing trains.
 """
 
 import pytest
-from test_grid import write
+from grid_helpers import write
 
 from moto_tf import rules
 from moto_tf.commands import settings

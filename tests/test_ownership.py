@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -160,3 +161,26 @@ def test_an_owner_that_was_robbed_says_so(tmp_path):
   assert (tmp_path / '.lock').exists()
   other.communicate('')
   assert not (tmp_path / '.lock').exists()
+
+
+def test_holder(tmp_path):
+  assert ownership.holder(tmp_path) is None
+  with ownership.Owner(tmp_path):
+    me = {'host': socket.gethostname(), 'pid': os.getpid()}
+    assert ownership.holder(tmp_path) == me
+  assert ownership.holder(tmp_path) is None
+  child = subprocess.Popen(['sleep', '60'])
+  lock = tmp_path / ownership.NAME
+  lock.write_text(json.dumps({**me, 'pid': child.pid}))
+  assert ownership.holder(tmp_path) == {**me, 'pid': child.pid}
+  child.kill()
+  # Dead, but not yet forgotten, and then forgotten.
+  os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+  assert ownership.holder(tmp_path) is None
+  child.wait()
+  assert ownership.holder(tmp_path) is None
+  # On another machine: alive as long as it gives signs.
+  lock.write_text(json.dumps({'host': 'another', 'pid': 1}))
+  assert ownership.holder(tmp_path) == {'host': 'another', 'pid': 1}
+  os.utime(lock, (0, 0))
+  assert ownership.holder(tmp_path) is None

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from test_plotting import row, write_run, write_runs
+from results_helpers import row, write_run, write_runs
 
 from moto_tf.results import comparison, curves, plotting, statistics
 

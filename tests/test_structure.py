@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import moto_tf
 from moto_tf.errors import MotoError, explain_errors
 
 ROOT = Path(__file__).parents[1]
@@ -169,3 +170,15 @@ def test_files_are_short():
 
 def count(path):
   return len(path.read_text().splitlines())
+
+
+def test_import_is_light():
+  code = (
+    'import sys, moto_tf; heavy = {"tensorflow", "mujoco", "ruamel.yaml"}; '
+    'assert moto_tf.__version__ and not heavy & set(sys.modules); '
+    'moto_tf.parse([]); assert "tensorflow" not in sys.modules'
+  )
+  subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True)
+  with pytest.raises(AttributeError, match="no attribute 'nope'"):
+    moto_tf.nope  # noqa: B018
+  assert {'load_policy', 'make_env', 'Run'} <= set(dir(moto_tf))
