@@ -1,6 +1,7 @@
 """Datasets of LeRobot, without LeRobot: there, in which layout, and back."""
 
 import json
+import os
 import sys
 import types
 
@@ -163,6 +164,25 @@ def test_av1(demos, tmp_path, monkeypatch):
   assert info['features'][image_key()]['info']['video.codec'] == 'av1'
   back = read(path, image_size=64, extra_size=0)['image']
   assert np.abs(back.astype(int) - large['image']).max() < 30
+
+
+@pytest.mark.skipif(
+  not hasattr(os, 'sched_getscheduler'), reason='without scheduling policies'
+)
+@pytest.mark.parametrize('encoder', pictures.ENCODERS)
+def test_encoding_leaves_threads_as_they_are(encoder, tmp_path):
+  """SVT-AV1 makes real-time threads of those of root, the calling one too."""
+  if encoder not in pictures.av.codecs_available:
+    pytest.skip(f'av has no {encoder}')
+  policies = lambda: {
+    os.sched_getscheduler(int(name)) for name in os.listdir('/proc/self/task')
+  }
+  video = pictures.VideoWriter(tmp_path / 'a.mp4', 10, (64, 64), encoder)
+  for _ in range(3):
+    video.add(np.zeros((64, 64, 3), np.uint8))
+    assert policies() == {os.SCHED_OTHER}
+  video.close()
+  assert policies() == {os.SCHED_OTHER}
 
 
 def test_frames_per_second(demos, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """Images and videos of LeRobot's datasets."""
 
+import contextlib
 import io
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -157,6 +159,7 @@ class VideoWriter:
     frame = av.VideoFrame.from_ndarray(image, 'rgb24')
     frame.pts, frame.time_base = self.count, self._step
     self._container.mux(self._stream.encode(frame))
+    _back_to_ordinary()
     self.count += 1
 
   def close(self) -> None:
@@ -169,3 +172,15 @@ class VideoWriter:
 def find_encoder() -> str:
   """The first of ENCODERS that av was built with; '' if none."""
   return next((x for x in ENCODERS if x in av.codecs_available), '')
+
+
+def _back_to_ordinary():
+  """Ends real-time scheduling, which SVT-AV1 gives to all threads of root.
+
+  The one that calls it would keep it, and take its core from all others.
+  """
+  tasks = Path('/proc/self/task')  # Linux alone has both.
+  for task in tasks.iterdir() if tasks.exists() else ():
+    with contextlib.suppress(ProcessLookupError):  # It has ended since.
+      if os.sched_getscheduler(int(task.name)) == os.SCHED_FIFO:
+        os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
