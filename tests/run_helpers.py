@@ -77,3 +77,15 @@ def losses(logdir):
     }
     for row in rows(logdir)
   }
+
+
+def kill_at(run, step):
+  """Has the run end with a KeyError instead of the update at this step."""
+  update = run.update
+
+  def limited(batch):
+    if run.gradient_step == step:
+      raise KeyError('killed')
+    update(batch)
+
+  run.update = limited

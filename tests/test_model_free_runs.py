@@ -5,6 +5,7 @@ import json
 import golden_runs
 import numpy as np
 import pytest
+from run_helpers import kill_at
 
 import moto_tf
 from moto_tf.envs.gym import wrap_gym
@@ -59,14 +60,7 @@ def test_killed_and_continued(tmp_path):
     algorithm_1(run)
     expected = run.agent.save()
   with open_run(killed) as run:
-    update = run.update
-
-    def limited(batch):
-      if run.gradient_step == 4:
-        raise KeyError('killed')
-      update(batch)
-
-    run.update = limited
+    kill_at(run, 4)
     with pytest.raises(KeyError):
       algorithm_1(run)
   with open_run(killed) as run:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from results_helpers import add_evaluations, lines, write_run
-from run_helpers import make_run, tiny
+from run_helpers import kill_at, make_run, tiny
 
 from moto_tf import files
 from moto_tf.files import FileError
@@ -29,14 +29,7 @@ def killed(tmp_path_factory):
   steps = {'online_steps': 6, 'eval_every': 5, 'checkpoint_every': 4}
   config = tiny(logdir, **steps, eval_episodes=3, eager=True)
   with make_run(config) as run:
-    update = run.update
-
-    def limited(batch):
-      if run.gradient_step == 5:
-        raise KeyError('killed')
-      update(batch)
-
-    run.update = limited
+    kill_at(run, 5)
     with pytest.raises(KeyError):
       train(run)
   before = lines(logdir / 'evaluations.jsonl')

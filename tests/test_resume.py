@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from run_helpers import losses, make_run, rows, tiny
+from run_helpers import kill_at, losses, make_run, rows, tiny
 
 from moto_tf.agents.base import MismatchError
 from moto_tf.data.episodes import find_episodes, load_episode
@@ -30,14 +30,7 @@ def test_resume_is_exact(finished, tmp_path, stop):
   logdir = tmp_path / 'moto' / '0'
   with make_run(tiny(logdir)) as run:
     # What a killed process leaves: the files so far, nothing said goodbye.
-    update = run.update
-
-    def limited(batch):
-      if run.gradient_step == stop:
-        raise KeyError('killed')
-      update(batch)
-
-    run.update = limited
+    kill_at(run, stop)
     with pytest.raises(KeyError):
       train(run)
   with make_run(tiny(logdir)) as run:
@@ -193,14 +186,7 @@ def test_milestones_are_continued_from_and_stay(finished, tmp_path):
   settings = {'checkpoint_every': 100, 'checkpoint_keep': 1}
   config = tiny(logdir, checkpoint_milestones=3, **settings)
   with pytest.raises(KeyError), make_run(config) as run:
-    update = run.update
-
-    def limited(batch):
-      if run.gradient_step == 5:
-        raise KeyError('killed')
-      update(batch)
-
-    run.update = limited
+    kill_at(run, 5)
     train(run)
   with make_run(config) as run:
     assert run.gradient_step == 3
