@@ -3,12 +3,18 @@
 import collections
 import importlib
 import os
+import pathlib
 import sys
 
 os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
 os.environ.setdefault('MUJOCO_GL', 'egl')
 
 import pytest  # noqa: E402
+
+# So that their asserts say what differed, too.
+pytest.register_assert_rewrite(
+  *(path.stem for path in pathlib.Path(__file__).parent.rglob('*helpers.py'))
+)
 
 TALLY = pytest.StashKey[dict]()
 
