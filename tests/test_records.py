@@ -128,6 +128,32 @@ def test_export_of_a_run(killed):
   assert json.loads(text) == content
 
 
+@pytest.mark.parametrize(
+  'method, kept', [('moto', True), ('mine', True), ('dreamerv2', False)]
+)
+def test_an_evaluation_stays_when_its_run_gets_a_variant(
+  killed, tmp_path, capsys, method, kept
+):
+  """Before, it was called by its method."""
+  logdir = tmp_path / 'run'
+  shutil.copytree(killed[0], logdir, ignore=lambda *_: ['evaluation'])
+  path = logdir / 'config.yaml'
+  path.write_text(path.read_text().replace("variant: ''", 'variant: mine'))
+  summary = {
+    'task': 'custom_reach',
+    'method': method,
+    'checkpoint': 'checkpoints/ckpt-00000006.npz',
+    'gradient_step': 6,
+    'rollouts': [{'seed': 7, 'success': True, 'return': 1.0, 'length': 8}],
+  }
+  place = logdir / 'evaluation' / 'evaluation-00000006.json'
+  files.write_json(place, summary)
+  content = results.export(logdir)
+  assert content['method'] == 'mine'
+  assert bool(content['final']) is kept
+  assert ('of another task or method' in capsys.readouterr().err) is not kept
+
+
 def test_round_trip(killed, tmp_path):
   """Figures from the exported files alone are those of the runs."""
   logdir, _ = killed

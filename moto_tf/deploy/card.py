@@ -205,8 +205,8 @@ def _while_training(logdir, step):
 
 def _evaluation(logdir, meta, config):
   """What the command evaluate found of the checkpoint, None without."""
-  names = {'task': config.task, 'method': config.name}
-  for found in evaluations.of_command(logdir, **names):
+  names = (config.name, config.method)
+  for found in evaluations.of_command(logdir, config.task, names):
     # Before 0.2 they did not name it.
     source = found.get('checkpoint', meta['checkpoint'])
     step = meta['counters']['gradient_step']

@@ -1,6 +1,6 @@
 """What a log directory says of success and return, by gradient step."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -45,14 +45,18 @@ def by_step(logdir: Path) -> dict[int, dict]:
   return found
 
 
-def of_command(logdir: Path, **names: str) -> Iterator[dict]:
+def of_command(
+  logdir: Path, task: str = '', methods: Collection[str] = ()
+) -> Iterator[dict]:
   """What the command evaluate found in its usual place, newest first.
 
   Of checkpoints of this run alone: one from elsewhere is no result of it. Those
   and broken ones are named and skipped.
 
   Args:
-    names: task and method, as far as these are to be checked.
+    task: that of the run, if it is to be checked.
+    methods: what the run was called, its method and its variant, likewise. A
+      run may get a variant later.
   """
   paths = (logdir / 'evaluation').glob('evaluation-*.json')
   for path in sorted(paths, reverse=True):
@@ -64,7 +68,8 @@ def of_command(logdir: Path, **names: str) -> Iterator[dict]:
     except (AttributeError, LookupError, OSError, TypeError, ValueError):
       warn(f'{path} is no evaluation, skipped.')
       continue
-    if any(content.get(k, name) != name for k, name in names.items()):
+    asked = {'task': [task] if task else [], 'method': methods}
+    if any(x and content.get(k) not in (None, *x) for k, x in asked.items()):
       warn(f'{path} is of another task or method, skipped.')
     elif source.is_absolute():
       warn(f'{path} is of the checkpoint {source} outside the run, skipped.')

@@ -213,7 +213,8 @@ def _final(run, last):
 
   One beyond the last step is of an earlier run in the same place.
   """
-  found = evaluations.of_command(run.path, task=run.task, method=run.method)
+  names = (run.method, run.config.get('method', run.method))
+  found = evaluations.of_command(run.path, run.task, names)
   for content in found:
     if content['gradient_step'] <= last:
       episodes = columns(content.pop('rollouts'))
