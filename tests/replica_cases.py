@@ -25,6 +25,7 @@ from helpers import (  # noqa: E402
 
 from moto_tf import agents, cluster  # noqa: E402
 from moto_tf.agents.dreamer import sg  # noqa: E402
+from moto_tf.agents.moto import draw_transitions  # noqa: E402
 from moto_tf.nn import replicas  # noqa: E402
 from moto_tf.nn.crew import Crew  # noqa: E402
 from moto_tf.presets import make_config  # noqa: E402
@@ -105,7 +106,7 @@ def save(found, case, metrics, agent):
 def whole_batches(found, crew):
   """Two replicas and one, of one batch and of noise that all rows share."""
   with mock.patch('tensorflow.random.stateless_uniform', middling):
-    for name, case in (('bc', BC), ('moto', MOTO)):
+    for name, case in (('bc', BC), ('moto', between_halves(found))):
       config = configure(case)
       batch = make_batch(config, firsts=FIRSTS, success=SUCCESS)
       one = make_agent(config)
@@ -117,6 +118,20 @@ def whole_batches(found, crew):
       for key in arrays[0]:
         found[f'{name}/first/{key}'] = arrays[0][key]
         found[f'{name}/second/{key}'] = arrays[1][key]
+
+
+def between_halves(found):
+  """MOTO with free nats that hold for one half of the batch, not for all."""
+  config = configure(MOTO)
+  batch = make_batch(config, firsts=FIRSTS, success=SUCCESS)
+  model, kls = make_agent(config).model, []
+  for replica in range(2):
+    rows = {k: tf.convert_to_tensor(v[replica::2]) for k, v in batch.items()}
+    rows = model.preprocess(rows)
+    kls.append(model.loss(rows, tf.constant([0, 1]))[2]['kl'].numpy())
+  found['free/halves'], mean = np.array(kls), np.mean(kls)
+  found['free/nats'] = (min(kls) + mean) / 2
+  return {**MOTO, 'kl.free': float(found['free/nats'])}
 
 
 def folded_seeds(found, crew):
@@ -181,6 +196,9 @@ def overflow(found, crew):
 
 def helpers_of_losses(found, crew):
   """Values of moto_tf/nn/replicas.py in replicas whose values are 1 and 3."""
+  post = dict.fromkeys(('feat', 'deter', 'stoch'), tf.zeros([2, 5, 3]))
+  data = dict.fromkeys(('is_first', 'reward', 'is_terminal'), tf.zeros([2, 5]))
+  data['action'] = tf.zeros([2, 5, 1])
 
   @tf.function
   def run():
@@ -200,6 +218,7 @@ def helpers_of_losses(found, crew):
         'below': below,
         'slopes': slope(above) - slope(below),
         'seed': replicas.fold(tf.constant([5, 7]), replicas.number()),
+        'starts': draw_transitions(post, data, 6, tf.constant([0, 1]))['pick'],
       }
 
     return crew.run(one)

@@ -86,13 +86,19 @@ def test_helpers_of_losses(found):
   assert helpers['above'].tolist() == [1, 3]
   assert helpers['below'].tolist() == [2.5, 2.5]
   assert helpers['slopes'].tolist() == [1, 1]
+  assert helpers['starts'].shape == (2, 3)  # Of 6 for both.
   one, two = helpers['seed'].tolist()
   assert one != two and min(one + two) >= 0
 
 
 @pytest.mark.parametrize('name', ['moto', 'bc'])
 def test_two_replicas_are_one(found, name):
-  """Counted denominators included: the starts and clones lie unevenly."""
+  """Counted denominators included: the starts and clones lie unevenly.
+
+  So are free nats, of the mean over the batch.
+  """
+  assert found['free/halves'].min() < found['free/nats']
+  assert found['free/nats'] < found['free/halves'].mean()
   one, two = part(found, f'{name}/one'), part(found, f'{name}/two')
   assert_close(part(two, 'slot'), part(one, 'slot'))
   assert_close(part(two, 'metric'), part(one, 'metric'))
