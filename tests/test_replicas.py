@@ -95,7 +95,7 @@ def test_helpers_of_losses(found):
 def test_two_replicas_are_one(found, name):
   """Counted denominators included: the starts and clones lie unevenly.
 
-  So are free nats, of the mean over the batch.
+  And free nats, which the batch exceeds and one half of it does not.
   """
   assert found['free/halves'].min() < found['free/nats']
   assert found['free/nats'] < found['free/halves'].mean()
