@@ -206,8 +206,12 @@ def test_the_card_has_the_success_of_this_very_checkpoint(logdir, loaded):
       {'checkpoint': f'/backup/{meta["checkpoint"]}'},
       {'gradient_step': STEP + 1},
       {'task': 'custom_other'},
+      {'method': 'dreamerv2'},
     ):
       assert success(**change)['evaluate'] is None, change
+    # A run may get a variant later.
+    renamed = config.replace({'variant': 'mine'})
+    assert success(config=renamed)['evaluate'] == expected
     # A file from elsewhere, or another action than the evaluated one.
     nothing = {'evaluations_while_training': [], 'evaluate': None}
     assert success({**meta, 'checkpoint': '/backup/ckpt.npz'}) == nothing
