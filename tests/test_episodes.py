@@ -4,6 +4,7 @@ import ast
 import os
 import random
 
+import data_helpers
 import gymnasium
 import numpy as np
 import pytest
@@ -19,21 +20,9 @@ ACT_SPACE = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
 
 
 def make_episode(length=6, seed=0):
-  rng = np.random.default_rng(seed)
-  records = length + 1
-  action = rng.uniform(-1, 1, (records, 2)).astype(np.float32)
-  action[0] = 0
-  reward = (np.arange(records) >= 4).astype(np.float32)
-  return {
-    'image': rng.integers(0, 256, (records, 8, 8, 3), np.uint8),
-    'state': rng.standard_normal((records, 5)).astype(np.float32),
-    'action': action,
-    'reward': reward,
-    'is_first': np.arange(records) == 0,
-    'is_last': np.arange(records) == length,
-    'is_terminal': np.zeros(records, bool),
-    'success': reward > 0,
-  }
+  state = np.random.default_rng(seed).standard_normal((length + 1, 5))
+  episode = data_helpers.make_episode(length, seed=seed)
+  return {**episode, 'state': state.astype(np.float32)}
 
 
 def write_raw(path, episode):
