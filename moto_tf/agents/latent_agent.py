@@ -41,7 +41,9 @@ class LatentAgent(ModelBasedAgent):
     self.functions = {
       'model': self.functions['model'],
       'encode': self.compile(self._encode_step, jit=True),
+      # XLA can neither read nor write some rows of a variable.
       'buffer': self.compile(self._buffer_step),
+      'sample': self.compile(self.behavior.sample),
       'behavior': self.compile(self.behavior.train, jit=True),
     }
     if config.offline_steps:
@@ -56,9 +58,11 @@ class LatentAgent(ModelBasedAgent):
     records = batch['reward'].size / self._config.rssm.ensemble
     model = self.functions['model'].get_concrete_function(data, seed)
     yield 'model', model.graph, records
-    behavior = self.functions['behavior']
     now = tf.constant(0, tf.int64)
-    yield 'behavior', behavior.get_concrete_function(seed, now).graph, None
+    sample = self.functions['sample'].get_concrete_function(seed, now)
+    drawn, _ = sample.structured_outputs
+    behavior = self.functions['behavior'].get_concrete_function(drawn, seed)
+    yield 'behavior', behavior.graph, None
 
   def _train(self, batch, step):
     post, metrics = None, {}
@@ -75,8 +79,9 @@ class LatentAgent(ModelBasedAgent):
       add = self.functions['buffer']
       metrics = metrics | add(post, batch, self._seed(5, step), now)
     if since >= 0:
-      learn = self.functions['behavior']
-      metrics = metrics | learn(self._seed(2, step), now)
+      seed = self._seed(2, step)
+      drawn, ages = self.functions['sample'](seed, now)
+      metrics = metrics | ages | self.functions['behavior'](drawn, seed)
     if self._average:
       self._follow()
     return metrics
@@ -203,25 +208,33 @@ class LatentActorCritic(ActorCritic):
     }
     return {k: swap(v) for k, v in rows.items()}, metrics
 
-  def train(self, seed: tf.Tensor, step: tf.Tensor) -> dict:
-    """One gradient step of critics and actor on both buffers.
-
-    Both gradients are taken before either changes weights.
+  def sample(self, seed: tf.Tensor, step: tf.Tensor) -> tuple[dict, dict]:
+    """What `train` learns from, of both buffers, and metrics.
 
     Args:
       seed: [2].
       step: int64, the gradient step.
+    """
+    return self.buffer.sample(split(seed, 2)[0], step)
+
+  def train(self, batch: dict, seed: tf.Tensor) -> dict:
+    """One gradient step of critics and actor.
+
+    Both gradients are taken before either changes weights.
+
+    Args:
+      batch: of `sample`.
+      seed: [2], the one that `sample` had.
 
     Returns:
       Scalar metrics.
     """
-    sample_seed, critic_seed = split(seed, 2)
-    batch, metrics = self.buffer.sample(sample_seed, step)
+    critic_seed = split(seed, 2)[1]
     with tf.GradientTape() as actor_tape, tf.name_scope('actor'):
       actor_loss = self.actor_loss(batch)
     with tf.GradientTape() as tape, tf.name_scope('critics'):
-      loss, mets = self.critic_loss(batch, critic_seed)
-    metrics |= mets | self._critic_opt.minimize(tape, loss)
+      loss, metrics = self.critic_loss(batch, critic_seed)
+    metrics |= self._critic_opt.minimize(tape, loss)
     metrics |= self._actor_opt.minimize(actor_tape, actor_loss)
     self.critics.update_target()
     return metrics

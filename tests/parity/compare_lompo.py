@@ -233,17 +233,16 @@ def compare_behavior(agent, public):
   """One step of critics, actor and targets on equal transitions."""
   section('Critics and actor, one gradient step')
   seed, now = agent._seed(2, 7), tf.constant(7, tf.int64)
-  sample_seed, critic_seed = split(seed, 2)
-  batch, _ = agent.behavior.buffer.sample(sample_seed, now)
+  batch, _ = agent.behavior.sample(seed, now)
   assert float(tf.reduce_min(batch['mask'])) == 1
   weights = agent.save()
   # The public code draws them, whatever their weight is.
   shape = [16, batch['feat'].shape[0], WIDTH]
-  drawn = 2 * uniform(shape, critic_seed) - 1
+  drawn = 2 * uniform(shape, split(seed, 2)[1]) - 1
   public.put(weights)
   with given(uniforms=[drawn]):
     public.behavior_step(batch)
-  metrics = agent.functions['behavior'](seed, now)
+  metrics = agent.functions['behavior'](batch, seed)
   logged = {k: float(v) for k, v in public.logged.items()}
   names = 'critic_data', 'critic_model'
   half = lambda key: np.mean([metrics[f'{name}_{key}'] for name in names])
