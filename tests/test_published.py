@@ -14,7 +14,7 @@ from moto_tf.policy import load_agent, load_policy
 from moto_tf.results import published
 from moto_tf.results.published import PublishError
 
-EPISODES = 3
+EPISODES, SEED = 3, 2_000_000
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +32,7 @@ def file(run, tmp_path_factory):
   place = tmp_path_factory.mktemp('policies')
   publish.main(
     ['--logdir', str(run), '--name', 'swing-up', '--outdir', str(place)]
-    + ['--episodes', str(EPISODES), '--envs', '1']
+    + ['--episodes', str(EPISODES), '--envs', '1', '--seed', str(SEED)]
   )
   return place / 'swing-up.npz'
 
@@ -74,6 +74,7 @@ def test_its_evaluation_repeats_the_card(file, tmp_path, capsys):
   for key in ('return', 'success', 'episodes', 'return_low'):
     assert result[key] == card['evaluation'][key]
   assert result['published'] == 'swing-up' and 'logdir' not in result
+  assert result['seed'] == card['evaluation']['first_seed'] == SEED
   with pytest.raises(SystemExit, match='is there already'):
     evaluate.main(command)
   with pytest.raises(SystemExit):

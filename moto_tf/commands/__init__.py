@@ -108,12 +108,21 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def add_rollouts(parser: argparse.ArgumentParser, seed: int) -> None:
-  """Options of commands that roll a checkpoint out; `seed` is the default."""
+def add_rollouts(
+  parser: argparse.ArgumentParser, seed: int, usual: str = ''
+) -> None:
+  """Options of commands that roll a checkpoint out.
+
+  Args:
+    seed: of the first episode, the default.
+    usual: says which is the default where there are several. It is None then.
+  """
   add = parser.add_argument
   add_checkpoint(parser)
   add('--episodes', type=positive, default=50, help='episodes to roll out (50)')
-  add('--seed', type=natural, default=seed, help=f'first seed ({seed})')
+  default = None if usual else seed
+  text = f'first seed ({usual or seed})'
+  add('--seed', type=natural, default=default, help=text)
   add('--envs', type=processes, default=2, help='parallel environments (2)')
 
 

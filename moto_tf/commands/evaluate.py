@@ -6,8 +6,8 @@
 A published policy is a file of results/policies, or another one of the command
 publish.
 
-The first episodes are those of the evaluations during training, unless --seed
-chooses others.
+The first episodes are those of the evaluations during training, and of a
+published policy those of its card, unless --seed chooses others.
 """
 
 import moto_tf
@@ -36,7 +36,8 @@ def main(argv: list[str] | None = None) -> None:
   which.add_argument(
     '--published', metavar='NAME', help='name, or .npz file, of a policy'
   )
-  add_rollouts(parser, evaluation.EVAL_SEED)
+  seed = evaluation.EVAL_SEED
+  add_rollouts(parser, seed, f'{seed}; published: that of the card')
   add(
     '--videos',
     type=natural,
@@ -57,12 +58,13 @@ def main(argv: list[str] | None = None) -> None:
     moto_tf.load_plugins(args.plugins)
     given = {
       'episodes': args.episodes,
-      'seed': args.seed,
       'count': args.envs,
       'videos': args.videos,
       'outdir': args.outdir,
       'force': args.force,
     }
+    if args.seed is not None:
+      given['seed'] = args.seed
     if args.published:
       summary, paths = published.evaluate(args.published, **given)
     else:

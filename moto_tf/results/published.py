@@ -246,7 +246,7 @@ def load(name: str) -> tuple[Any, Config, dict]:
 def evaluate(
   name: str,
   episodes: int = 50,
-  seed: int = evaluation.EVAL_SEED,
+  seed: int | None = None,
   count: int = 2,
   videos: int = 6,
   outdir: Path | str | None = None,
@@ -257,10 +257,12 @@ def evaluate(
 
   Args:
     name: as of `find`.
+    seed: of the first episode, by default that of the card.
     outdir: ~/logdir/published/<name> by default.
   """
   agent, config, card = load(name)
   print(describe(card))
+  seed = card['evaluation']['first_seed'] if seed is None else seed
   facts = {
     'task': card['task'],
     'method': card['method'],
