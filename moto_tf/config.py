@@ -24,6 +24,7 @@ from moto_tf.rules import ConfigError
 
 # Settings that are places on a machine.
 PATHS = ('logdir', 'offline_data', 'heldout_data', 'plugins')
+DATA = ('offline_data', 'heldout_data')
 # Names that may stand in braces in a path.
 PLACES = ('task', 'method', 'seed')
 
@@ -114,6 +115,17 @@ class Config(Mapping):
       return None
     names = {'task': self.task, 'method': self.name, 'seed': self.seed}
     return rules.expand(self[key].format(**names))
+
+  def with_whole_paths(self) -> 'Config':
+    """The same for any working directory: where data lies, from the root on."""
+    here = brace(str(Path.cwd()))
+    whole = {}
+    for key in DATA:
+      path = self[key]
+      named = path and (key, path) != ('offline_data', 'auto')
+      if named and not path.startswith(('/', '~')):
+        whole[key] = f'{here}/{path}'
+    return self.update(whole) if whole else self
 
   def save(self, path: str | Path) -> Path:
     """Writes the settings as YAML, whole or not at all.
@@ -294,6 +306,11 @@ def unknown(key: str, names: Iterable[str]) -> ConfigError:
   """The error for a key that is none of the names."""
   near = rules.nearest(key, names)
   return ConfigError(f'unknown key {key!r}{near} --help lists all keys.')
+
+
+def brace(path: str) -> str:
+  """A path as a setting, in which braces stand for names."""
+  return path.replace('{', '{{').replace('}', '}}')
 
 
 def _check_places(key, path):

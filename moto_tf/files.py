@@ -140,6 +140,9 @@ def reserve(path: Path, replace: bool = False) -> None:
   Raises:
     FileError: it may not, or it cannot be written.
   """
+  path = path.absolute()  # '.' has no name of its own.
+  if path.is_dir():
+    raise FileError(f'{path} is a directory; give the name of a file.')
   if path.exists() and not replace:
     raise FileError(
       f'{path} is there already. --force replaces it, and another --outdir '

@@ -204,6 +204,10 @@ RULES = {
     lambda x: re.fullmatch(r'[a-z][a-z0-9]*_\S+', x),
     'a suite and a name, such as metaworld_door-open or gym_Pendulum-v1',
   ),
+  'variant': (
+    lambda x: x not in ('.', '..') and not re.search(r'[/\\\0]', x),
+    'a name that a directory can have, or none',
+  ),
   'precision': one_of('auto', 'float32', 'mixed_float16', 'mixed_bfloat16'),
   'env_workers': one_of('process', 'none'),
   'collect': one_of('turns', 'async'),

@@ -339,14 +339,21 @@ def test_the_mode_needs_no_erf(policy, monkeypatch):
   np.testing.assert_allclose(action, np.tanh(says[:, :2]), atol=1e-6)
 
 
-def test_the_card_says_what_actions_were(exported, tmp_path):
+def test_the_card_says_what_actions_were(exported, tmp_path, capsys):
   """In units of the robot, where imported demonstrations were scaled."""
   config = tiny_config(offline_data=str(tmp_path))
-  assert card._range(tmp_path, config) == {}
+  assert card._range(tmp_path, config, {}) == {}
   ends = {'action_low': [-1.0, 0.0], 'action_high': [1.0, 90.0]}
   (tmp_path / 'dataset.json').write_text(json.dumps(ends))
-  found = card._range(tmp_path, config)
+  found = card._range(tmp_path, config, {})
   assert found == {'data_low': [-1, 0], 'data_high': [1, 90]}
+  # The checkpoint knows it, too, and these may be gone.
+  meta = {'action_range': {'low': [2.0, 3.0], 'high': [4.0, 5.0]}}
+  assert card._range(tmp_path, config, meta)['data_low'] == [2, 3]
+  assert card._range(tmp_path, config, {'action_range': {}}) == {}
+  gone = tiny_config(offline_data=str(tmp_path / 'gone'))
+  assert card._range(tmp_path, gone, {}) == {}
+  assert 'gone, the offline_data of the run' in capsys.readouterr().err
   content = json.loads((exported / 'card.json').read_text())
   assert 'data_low' not in content['action']
   content['action'] |= found

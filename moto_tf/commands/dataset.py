@@ -79,7 +79,9 @@ def main(argv: list[str] | None = None) -> None:
   add('--images', choices=('video', 'png'), help='lerobot: kept as (video)')
   for command in (info, video, take, export):
     add_plugins(command)
-  args, rest = parser.parse_known_args(argv)
+  words, given = settings.split(argv, own=('task', 'plugins'))
+  args, rest = parser.parse_known_args(words)
+  rest += given
   for flag in rest:
     if args.command != 'import' or (
       flag.startswith('--') and not flag.startswith('--env.')

@@ -24,7 +24,11 @@ def main(argv: list[str] | None = None) -> None:
   add('--outdir', type=whole_path, default='results', help='where the files go')
   add('--tasks', default='', help='regular expression over the tasks')
   add('--methods', default='', help='regular expression over the methods')
-  add('--force', action='store_true', help='overwrite runs with more steps')
+  add(
+    '--force',
+    action='store_true',
+    help='overwrite runs with more steps or other settings',
+  )
   args = vars(parser.parse_args(argv))
   with interruptible(), moto_tf.explain_errors():
     for path, content in results.export_all(args.pop('indir'), **args).items():

@@ -4,7 +4,7 @@ import difflib
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from moto_tf import registry, rules
@@ -43,8 +43,9 @@ def parse(
       sys.exit(0)
     rest = [word for word in argv if word not in {PRINT, *(flags or ())}]
     config = configs.make(*parts(rest, configs.defaults))
+    # For whoever continues, evaluates or exports the run from elsewhere.
+    config = config.with_whole_paths()
     if plugins:
-      # With whole paths, for whoever continues or evaluates the run.
       config = config.update(plugins=plugins)
     if PRINT in argv:
       print(show_config(config))
@@ -105,6 +106,32 @@ def usage(configs: Configs, prog: str, flags: Mapping[str, str]) -> str:
       left = f'--{key} {rules.show(value)}'
       lines += _wrap(f'{configs.comments[key]} ({rules.kind(value)})', left)
   return '\n'.join(lines)
+
+
+def split(
+  argv: Sequence[str] | None, own: Collection[str]
+) -> tuple[list[str], list[str]]:
+  """Words of a command, and apart from them the settings with their values.
+
+  Otherwise argparse takes such a value for a word that stands without a flag.
+
+  Args:
+    argv: words, by default those of this process.
+    own: settings that are options of the command.
+  """
+  rest = sys.argv[1:] if argv is None else list(argv)
+  known, words, found = load_configs().defaults.flat, [], []
+  while rest:
+    word = rest.pop(0)
+    key, equals, _ = word.removeprefix('--').partition('=')
+    setting = key not in own and (key in known or '.' in key)
+    if not word.startswith('--') or not setting:
+      words.append(word)
+      continue
+    found.append(word)
+    if not equals and rest and not rest[0].startswith('--'):
+      found.append(rest.pop(0))
+  return words, found
 
 
 def parts(argv: Sequence[str], defaults: Config) -> list[str | dict[str, str]]:

@@ -13,7 +13,6 @@ command train, apply to all runs.
 
 import argparse
 import contextlib
-import re
 import sys
 from collections.abc import Mapping
 
@@ -28,7 +27,7 @@ from moto_tf.commands import (
   settings,
   whole_path,
 )
-from moto_tf.grid import GridError, demonstrations, plan, schedule, slots, spec
+from moto_tf.grid import demonstrations, plan, schedule, slots, spec
 from moto_tf.grid.local import LocalLauncher
 from moto_tf.grid.table import LiveTable
 from moto_tf.presets import load_configs
@@ -63,7 +62,9 @@ def main(argv: list[str] | None = None) -> None:
     help='run on a Ray cluster; without an address, on this machine',
   )
   add_plugins(parser)
-  args, rest = parser.parse_known_args(argv)
+  words, given = settings.split(argv, own=('logdir', 'plugins'))
+  args, rest = parser.parse_known_args(words)
+  rest += given
   others = {
     '--dry-run': args.dry_run,
     '--processes': args.processes,
@@ -72,6 +73,11 @@ def main(argv: list[str] | None = None) -> None:
   if args.slurm and any(others.values()):
     found = ' and '.join(name for name, given in others.items() if given)
     parser.error(f'--slurm writes files and starts nothing; leave out {found}.')
+  if args.ray is not None and args.processes:
+    parser.error(
+      '--ray starts as many runs as its cluster has room for; leave '
+      'out --processes.'
+    )
   with interruptible(ADVICE), moto_tf.explain_errors():
     plugins = moto_tf.load_plugins(args.plugins)
     grid = load(args, rest, plugins)
@@ -90,7 +96,7 @@ def load(args: argparse.Namespace, rest: list[str], plugins: str) -> spec.Grid:
   more = [*args.configs, *settings.parts(rest, load_configs().defaults)]
   for part in more:
     if isinstance(part, Mapping):
-      _check_own(part)
+      spec.check_own('--', part)
   return spec.load(
     spec.find(args.suite),
     args.logdir,
@@ -100,17 +106,6 @@ def load(args: argparse.Namespace, rest: list[str], plugins: str) -> spec.Grid:
     args.seeds,
     plugins,
   )
-
-
-def _check_own(part):
-  """Keys that tell the runs of a grid apart are the grid's."""
-  for key in part:
-    for name in ('task', 'method', 'seed', 'variant'):
-      if re.fullmatch(key, name):
-        raise GridError(
-          f'--{key} is of a single run; those of a suite are chosen by '
-          '--tasks, --methods and --seeds.'
-        )
 
 
 def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:

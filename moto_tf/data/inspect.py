@@ -96,6 +96,35 @@ def read_record(directory: pathlib.Path) -> dict:
   return record
 
 
+def action_range(directory: pathlib.Path | None) -> dict[str, list[float]]:
+  """What -1 and 1 of actions are in units of the robot: low and high.
+
+  Empty where they are as they were recorded, or there is no directory.
+  """
+  return range_of(read_record(directory)) if directory else {}
+
+
+def range_of(record: dict) -> dict[str, list[float]]:
+  """The same, of what dataset.json holds."""
+  ends = {x: record.get(f'action_{x}') for x in ('low', 'high')}
+  return ends if all(ends.values()) else {}
+
+
+def to_units(action: np.ndarray, ends: dict[str, list[float]]) -> np.ndarray:
+  """Actions [..., A] within -1 and 1 in units of the robot; float32.
+
+  Args:
+    ends: of `action_range`.
+  """
+  if not ends:
+    return action
+  low, high = (np.array(ends[name], np.float32) for name in ('low', 'high'))
+  scaled = low + (action + 1) / 2 * (high - low)
+  # Numbers that were left as they were are left again, to the last digit.
+  same = (low == -1) & (high == 1)
+  return np.where(same, action, scaled).astype(np.float32)
+
+
 def differences(old: dict, new: dict, prefix: str = '') -> list[str]:
   """Which settings of a recording differ from new ones, by dotted name."""
   result = []

@@ -17,6 +17,7 @@ import moto_tf
 from moto_tf import images, rules
 from moto_tf.data import episodes
 from moto_tf.data.exporters import DatasetError, appearing, read_source
+from moto_tf.data.inspect import range_of
 
 # The Minari that was seen to load such a dataset.
 VERSION = '0.5.4'
@@ -80,11 +81,18 @@ def _write(info, folder, name):
     'action_space': json.dumps(_box(actions, 'float32', -1.0, 1.0)),
     'algorithm_name': info.record.get('policy', info.record.get('format', '')),
     'description': f'{info.record.get("task", "")}, episodes of moto_tf '
-    f'{moto_tf.__version__}; infos/success: solved so far.',
+    f'{moto_tf.__version__}; infos/success: solved so far.' + _units(info),
     'dataset_size': round(size / 1e6, 1),
     'minari_version': VERSION,
   }
   (folder / 'metadata.json').write_text(json.dumps(metadata))
+
+
+def _units(info):
+  ends = range_of(info.record)
+  if not ends:
+    return ''
+  return f' In units of the robot -1 is {ends["low"]}, and 1 {ends["high"]}.'
 
 
 def _write_episode(group, episode, keys):

@@ -11,6 +11,7 @@ import moto_tf
 from moto_tf import envs
 from moto_tf.data import inspect
 from moto_tf.deploy import lite
+from moto_tf.errors import warn
 from moto_tf.results import evaluations
 from moto_tf.training import records, rows, rundir
 
@@ -58,7 +59,7 @@ def make(logdir: Path, config: Any, meta: Mapping, interface: dict) -> dict:
       'meaning': (suite and suite.action) or 'as the environment defines it',
       'repeat': config.env.action_repeat,
       'chosen_by': config.eval_action,
-      **_range(logdir, config),
+      **_range(logdir, config, meta),
     },
     'environment': dict(config.env.flat),
     'interface': interface,
@@ -150,12 +151,18 @@ def text(card: Mapping) -> str:
   return '\n'.join([*lines, ''])
 
 
-def _range(logdir, config):
+def _range(logdir, config, meta):
   """What -1 and 1 were in imported demonstrations, where they were scaled."""
-  place = rundir.offline_dir(config, logdir)
-  record = inspect.read_record(place) if place else {}
-  ends = {f'data_{x}': record.get(f'action_{x}') for x in ('low', 'high')}
-  return ends if all(ends.values()) else {}
+  ends = meta.get('action_range')
+  if ends is None:  # Of a checkpoint of 0.1.
+    place = rundir.offline_dir(config, logdir)
+    ends = inspect.action_range(place)
+    if place and not place.is_dir():
+      warn(
+        f'{place} is gone, the offline_data of the run. If its actions were '
+        'scaled when they were imported, the card does not say from what.'
+      )
+  return {f'data_{name}': end for name, end in ends.items()}
 
 
 def _success(found):

@@ -38,7 +38,8 @@ def export_policy(
     FileError: `outdir` is not empty, or cannot be written.
     CheckpointError: there is none, it is damaged, or of another run.
   """
-  logdir, outdir = rules.expand(logdir), rules.expand(outdir)
+  # Of '.' there is no name to put another beside.
+  logdir, outdir = rules.expand(logdir), rules.expand(outdir).absolute()
   data = rules.expand(data) if data else None
   failed = outdir.with_name(f'{outdir.name}.failed')
   _check_free(outdir, failed)

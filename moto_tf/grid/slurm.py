@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from moto_tf import files, memory
-from moto_tf.grid import demonstrations, local, schedule, slots
+from moto_tf.grid import GridError, demonstrations, local, schedule, slots
 from moto_tf.grid.spec import Grid
 
 # Gibibytes of libraries, beyond what the settings need.
@@ -30,6 +30,7 @@ RUNS = """\
 #!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --array=1-{count}
+#SBATCH --ntasks=1
 #SBATCH --cpus-per-task={cores}
 #SBATCH --mem={memory}G
 {gpus}#SBATCH --output={output}/slurm-%x-%a.txt
@@ -80,10 +81,14 @@ def write(grid: Grid, directory: Path, cores: int) -> str:
     What to do with them.
 
   Raises:
-    GridError: demonstrations are missing and cannot be recorded, or a
-      directory has a run of other settings.
+    GridError: demonstrations are missing and cannot be recorded, a directory
+      has a run of other settings, or a run wants a part of a GPU.
     FileError: the directory cannot be written.
   """
+  if grid.gpus % 1:
+    raise GridError(
+      f'Slurm gives whole GPUs only; the suite says gpus: {grid.gpus:g}.'
+    )
   schedule.look(grid)  # Before anything is written.
   directory = directory.absolute()
   output = grid.root.absolute() / 'output'
@@ -126,7 +131,7 @@ def write(grid: Grid, directory: Path, cores: int) -> str:
 
 
 def _exports(cores):
-  values = {**slots.threads(cores), 'MUJOCO_GL': 'egl'}
+  values = {**slots.threads(cores), 'MUJOCO_GL': '${MUJOCO_GL:-egl}'}
   lines = [f'export {name}={value}' for name, value in values.items()]
   home = shlex.quote(str(local.HOME))
   lines.append(f'export PYTHONPATH={home}${{PYTHONPATH:+:$PYTHONPATH}}')

@@ -1,5 +1,6 @@
 """Grids as YAML files: what is in them, and the runs that they stand for."""
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moto_tf import rules, yamlfile
-from moto_tf.config import Config, flatten
+from moto_tf.config import DATA, Config, brace, flatten
 from moto_tf.grid import GridError
 from moto_tf.presets import is_file, load_configs
 from moto_tf.rules import ConfigError
@@ -15,6 +16,7 @@ from moto_tf.rules import ConfigError
 SHIPPED = Path(__file__).parent / 'suites'
 LOGDIR = '~/logdir/{}'
 SEEDS = 2**31 - 1
+OWN = ('task', 'method', 'seed', 'variant', 'logdir')
 
 # Keys of a file, of one of its tasks and of one of its methods.
 KEYS = {
@@ -172,6 +174,7 @@ def load(
       do not exist or do not go together.
   """
   content = _checked(path, _read(path), KEYS, '')
+  check_own(f'{path}: settings.', content.get('settings', {}))
   task_parts = _named(path, content, 'tasks', TASK_KEYS, tasks)
   method_parts = _named(path, content, 'methods', METHOD_KEYS, methods)
   seeds = _seeds(path, content.get('seeds', [0]) if seeds is None else seeds)
@@ -187,7 +190,7 @@ def load(
         names, values = _compose(configs, method, part, more)
         values |= {'task': task, 'seed': seed}
         values |= {'plugins': plugins} if plugins else {}
-        values['logdir'] = _brace(str(root / task / method / str(seed)))
+        values['logdir'] = brace(str(root / task / method / str(seed)))
         where = f'{path}, {task}, {method}'
         runs.append(_make_run(configs, names, values, where))
   demos = {}
@@ -245,14 +248,30 @@ def _compose(configs, method, parts, more):
 
 def _make_run(configs, names, values, where):
   try:
-    config = configs.make(*names, values)
+    config = configs.make(*names, values).with_whole_paths()
   except ConfigError as error:
     raise GridError(f'{where}: {error}') from None
+  values |= {k: config[k] for k in DATA if k in values or '/' in config[k]}
   words = ['--configs', *names] if names else []
   for key, value in values.items():
     text = ','.join(map(str, value)) if rules.is_list(value) else value
     words.append(f'--{key}={text}')
   return GridRun(config, tuple(words))
+
+
+def check_own(said: str, values: Mapping[str, Any]) -> None:
+  """Raises GridError for settings that tell the runs of a grid apart.
+
+  Args:
+    said: what stands before a key where it was given.
+  """
+  for key in flatten(values):
+    with contextlib.suppress(re.error):  # Settings say what is wrong with it.
+      if any(re.fullmatch(key, name) for name in OWN):
+        raise GridError(
+          f'{said}{key} is of a single run; those of a suite are told apart by '
+          'its tasks, methods, seeds and log directory.'
+        )
 
 
 def _check_presets(path, configs, content, *groups):
@@ -303,6 +322,13 @@ def _named(path, content, key, keys, pattern):
   if not found:
     raise GridError(f'{path}: expected {key}, a list of names or a map.')
   if isinstance(found, list):
+    for name in found:
+      if not isinstance(name, str):
+        raise GridError(
+          f'{path}: {key} is a list with {rules.brief(name)}, expected names. '
+          'Where some have settings of their own, write a map: "name:" without '
+          '"-" before it, and what is its own below.'
+        )
     found = dict.fromkeys(found, {})
   try:
     search = re.compile(pattern).search
@@ -323,6 +349,7 @@ def _named(path, content, key, keys, pattern):
       raise GridError(f'{path}: {where} is no map of {", ".join(keys)}.')
     if search(name):
       parts[name] = _checked(path, part, keys, f'{where}.')
+      check_own(f'{path}: {where}.settings.', part.get('settings', {}))
   if not parts:
     raise GridError(
       f"{path}: none of its {key} passes --{key} '{pattern}': "
@@ -362,8 +389,3 @@ def _at_least(path, content, key, least):
   if value < least:
     raise GridError(f'{path}: {key} is {value}, expected {least} or more.')
   return value
-
-
-def _brace(path):
-  """A path as a setting, in which braces stand for names."""
-  return path.replace('{', '{{').replace('}', '}}')

@@ -19,7 +19,7 @@ from moto_tf.bounded import read_json
 from moto_tf.config import PATHS, flatten
 from moto_tf.errors import MotoError, warn
 from moto_tf.renames import upgrade
-from moto_tf.results import curves, evaluations
+from moto_tf.results import curves, evaluations, mixture
 from moto_tf.training import rows as row_files
 from moto_tf.training.records import columns, map_path, read_sessions
 
@@ -102,7 +102,8 @@ def export_all(
   Args:
     indirs, tasks, methods: as for `curves.find_runs`.
     outdir: created if missing.
-    force: overwrites files of runs that went on for longer.
+    force: overwrites files of runs that went on for longer, or of other
+      settings.
 
   Returns:
     What was written, by path.
@@ -247,6 +248,8 @@ def _reason_to_keep(path, new):
   steps = new['curve']['gradient_step'][-1]
   if old > steps:
     return f'{path} has {old} gradient steps, its replacement only {steps}.'
+  if keys := mixture.differences(content.get('config', {}), new['config']):
+    return f'{path} is of other settings: {rules.cut(", ".join(keys))}.'
 
 
 def _layout(content):

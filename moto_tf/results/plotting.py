@@ -25,6 +25,7 @@ from moto_tf.results.curves import (
   interval_label,
   rank,
 )
+from moto_tf.results.mixture import warn_of_mixtures
 
 # Okabe and Ito, "Color Universal Design", without yellow; told apart with any
 # colour vision.
@@ -184,6 +185,7 @@ def plot(
   if not until >= 0:
     raise PlotError(f'--until is {until}, expected a point on the axis.')
   runs = find_runs(indirs, tasks, methods)
+  warn_of_mixtures(runs)
   if layout:
     runs = [
       x for x in runs if x.task in layout.tasks and x.method in layout.methods

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from moto_tf.config import Config
+from moto_tf.training.rows import is_number
 
 COUNTERS = ('gradient_step', 'agent_step', 'env_step', 'episode')
 LOST = 'lost_episodes'
@@ -26,7 +27,7 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
   """Raises ValueError where a checkpoint cannot be that of a run.
 
   Checkpoints of version 0.1 have no `settings`, `rows`, `unfinished`,
-  `unlogged` and lost episodes.
+  `unlogged`, `action_range` and lost episodes.
 
   Args:
     arrays: by name.
@@ -47,6 +48,7 @@ def check(arrays: Mapping[str, np.ndarray], meta: Any, step: int) -> None:
     raise ValueError(f'phase is {meta.get("phase")!r}, not one of {PHASES}')
   _check_episodes(meta.get('episodes'), counters)
   check_spaces(meta.get('spaces'))
+  _check_range(meta.get('action_range', {}), meta['spaces']['action'])
   for name, value in _group(meta.get('rows', {}), 'rows').items():
     _count(value, f'rows.{name}')
   if not isinstance(meta.get('unfinished', False), bool):
@@ -102,6 +104,18 @@ def check_spaces(value: Any) -> None:
     dtype = space[1]
     if not isinstance(dtype, str) or not re.fullmatch(DTYPES, dtype):
       raise ValueError(f'{key} has the dtype {str(dtype)[:50]!r}')
+
+
+def _check_range(value, shape):
+  ends = _group(value, 'action_range')
+  if ends and ends.keys() != {'low', 'high'}:
+    raise ValueError(f'action_range has {sorted(ends)}, not low and high')
+  for name, numbers in ends.items():
+    fits = isinstance(numbers, list) and len(numbers) == math.prod(shape)
+    if not fits or not all(map(is_number, numbers)):
+      raise ValueError(
+        f'action_range.{name} is no number for each of an action'
+      )
 
 
 def _check_shape(shape, name):

@@ -127,7 +127,8 @@ def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
     Value before and now by key, without logdir.
 
   Raises:
-    ConfigError: a setting changed that the run's counters rest on.
+    ConfigError: a setting changed that the run's counters rest on, or there is
+      nothing left to train with another one.
   """
   if not path.exists():
     warn(f'{path} is missing; it is written anew.')
@@ -166,11 +167,31 @@ def check_changes(path: Path, config: Config, meta: Mapping) -> dict:
       f'that the run in {path.parent} has done offline; use --offline_steps '
       f'{done} to begin with online episodes now, or another --logdir.'
     )
+  _check_left(path, before, config, changed, meta)
   if changed:
     print(f'Continuing {path.parent} with other settings:')
   for key in changed:
     print(f'  {key}: {before.get(key)} -> {now[key]}')
   return {key: (before.get(key), now[key]) for key in changed}
+
+
+def _check_left(path, before, config, changed, meta):
+  """A finished run says what it was trained with."""
+  done = meta.get('counters', {}).get('gradient_step', 0)
+  if done < total_steps(config) or meta.get('unfinished'):
+    return
+  free = {*NO_HPARAMS, 'variant', 'offline_steps', 'online_steps'}
+  other = [k for k in changed if k not in free]
+  if other:
+    lines = [f'  {key}: {before.get(key)} -> {config[key]}' for key in other]
+    raise ConfigError(
+      f'The run in {path.parent} is finished, so that nothing would be trained '
+      'with other settings:\n'
+      + '\n'.join(lines)
+      + '\nFor a run of its own give '
+      'another --logdir or --variant; to train this one on, more '
+      f'--online_steps than {config.online_steps}.'
+    )
 
 
 def keep_name(

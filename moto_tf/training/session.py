@@ -10,7 +10,7 @@ from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, is_read
 from moto_tf.data.cloning import Cloning
-from moto_tf.data.inspect import differences, read_record
+from moto_tf.data.inspect import action_range, differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
@@ -99,6 +99,8 @@ class Session:
       stack.callback(self.driver.close)
       spaces = self.driver.obs_space, self.driver.act_space
       self._spaces = spaces_to_meta(*spaces)
+      # Demonstrations may be gone when the policy goes to its robot.
+      self._range = action_range(offline) or said.get('action_range', {})
       if crew:
         facts = {'settings': meta.settings(config), 'spaces': self._spaces}
         crew.tell({'do': 'make', **facts}, {})
@@ -196,6 +198,7 @@ class Session:
       'phase': self.phase,
       'episodes': self.replay.online_names(),
       'spaces': self._spaces,
+      'action_range': self._range,
       'prefill': self.prefill,
       'settings': meta.settings(self.config),
       'rows': {

@@ -11,6 +11,7 @@ from pyarrow import parquet
 from moto_tf import envs, files, images, rules
 from moto_tf.data import episodes, lerobot
 from moto_tf.data.exporters import DatasetError, appearing, read_source
+from moto_tf.data.inspect import range_of, to_units
 from moto_tf.data.lerobot import pictures
 from moto_tf.data.lerobot.statistics import Statistics
 from moto_tf.errors import warn
@@ -57,7 +58,8 @@ def export(
       f'{fps:g} frames per second are written. Another rate is given by --fps.'
     )
   with appearing(root, name) as folder:
-    writer = _Writer(folder, _features(info, encoder), fps, encoder)
+    ends = range_of(info.record)
+    writer = _Writer(folder, _features(info, encoder), fps, encoder, ends)
     for path in episodes.find_episodes(directory):
       writer.add(episodes.load_episode(path))
     writer.finish(_instruction(info.record))
@@ -67,9 +69,9 @@ def export(
 class _Writer:
   """Files of a dataset while episodes are added to them."""
 
-  def __init__(self, root, features, fps, encoder):
+  def __init__(self, root, features, fps, encoder, ends):
     self._root, self._features = root, features
-    self._fps, self._encoder = fps, encoder
+    self._fps, self._encoder, self._ends = fps, encoder, ends
     self._rows, self._last, self._frames, self._file = [], [], 0, -1
     self._table, self._videos = None, {}
     self._statistics = Statistics()
@@ -94,7 +96,7 @@ class _Writer:
       'episode_index': np.full(count, index),
       'index': self._frames + frame,
       'task_index': np.zeros(count, int),
-      'action': episode['action'][1:],
+      'action': to_units(episode['action'][1:], self._ends),
       **{name: episode[key][1:] for name, key in SIGNALS.items()},
     }
     for name, entry in self._features.items():
