@@ -39,6 +39,14 @@ def eval_environments(config) -> int:
   return min(config.envs, config.eval_episodes)
 
 
+def acting(config) -> dict[str, int]:
+  """Bytes by what they are for, of an agent that acts alone."""
+  return {
+    'weights': sizes.weights(config) // sizes.COPIES,
+    'latent buffers': sizes.latent_buffers(config) // 2,
+  }
+
+
 def estimate(config) -> dict[str, int]:
   """Bytes by what they are for, of a run in its last episode."""
   length = max(config.env.time_limit, 1)
@@ -53,8 +61,7 @@ def estimate(config) -> dict[str, int]:
     'latent buffers': sizes.latent_buffers(config),
     'episodes of an evaluation': config.eval_episodes * length * record,
     'environments': WORKER * (1 + eval_environments(config)),
-    'collectors': collectors
-    * (COLLECTOR + sizes.weights(config) // sizes.COPIES),
+    'collectors': collectors * (COLLECTOR + sum(acting(config).values())),
     'the replay': min(config.replay.capacity, held) * record,
   }
 
@@ -82,7 +89,7 @@ def check(config, of: Callable = estimate) -> None:
 
 def check_weights(config) -> None:
   """As `check`, for an agent that acts alone."""
-  check(config, lambda x: {'weights': sizes.weights(x) // sizes.COPIES})
+  check(config, acting)
 
 
 def check_rollouts(config, episodes: int) -> None:

@@ -216,6 +216,7 @@ def helpers_of_losses(found, crew):
         'empty': replicas.divisor(0 * value),
         'above': above,
         'below': below,
+        'broken': replicas.at_least(value * np.nan, 1.5),
         'slopes': slope(above) - slope(below),
         'seed': replicas.fold(tf.constant([5, 7]), replicas.number()),
         'starts': draw_transitions(post, data, 6, tf.constant([0, 1]))['pick'],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
-from helpers import randomize
+from helpers import ACT, SPACES, randomize
 from model_free_naive import (
   first_adam,
   gradients,
@@ -20,6 +20,8 @@ from model_free_naive import (
 )
 from test_metrics_page import unexplained
 
+from moto_tf.agents.bc import BC
+from moto_tf.agents.model_free import UnitPolicyAgent
 from moto_tf.nn.tfutils import normal, split
 
 SEED = tf.constant([3, 4])
@@ -78,6 +80,24 @@ def test_cloning(bc):
   np.testing.assert_allclose(
     metrics['actor_error'], masked_mean(error, steps['mask']), 1e-4
   )
+
+
+def test_a_method_built_on_bc_has_a_name_of_its_own():
+  """What it reads does not hang on how it is registered."""
+  _, config = make_free('sac')
+  agent = UnitPolicy(config, SPACES, ACT)
+  assert agent.decay(5) == 1
+  assert np.isfinite(agent.train(make_data(config), 0)['actor_loss'])
+
+
+class UnitPolicy(UnitPolicyAgent):
+  next_seen = False
+  mean, update = BC.mean, BC.update
+
+  def __init__(self, *args):
+    super().__init__(*args)
+    self.actor = self.net(self.size)
+    self.learn(actor=self.actor)
 
 
 def test_what_cloning_learns():

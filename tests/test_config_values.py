@@ -159,6 +159,25 @@ def test_nearest_preset(capsys):
   assert all(name in error for name in PRESETS)
 
 
+def test_data_is_named_from_the_root_on(tmp_path, monkeypatch):
+  """Whoever evaluates or exports the run may do so elsewhere."""
+  place = tmp_path / 'a{b}'
+  place.mkdir()
+  monkeypatch.chdir(place)
+  words = ['--offline_data', 'demos/{task}', '--heldout_data', '~/held']
+  config = parse([*words, '--task', 'gym_X'])
+  assert config.path('offline_data') == place / 'demos' / 'gym_X'
+  assert config.heldout_data == '~/held'
+  assert parse([]).offline_data == 'auto'
+  assert parse(['--offline_data', '']).offline_data == ''
+
+
+def test_a_variant_can_name_a_directory(capsys):
+  for name in ('../x', 'a/b', '..'):
+    assert 'variant' in fails(capsys, '--variant', name)
+  assert parse(['--variant', 'my run.2']).name == 'my run.2'
+
+
 def test_command_line_mistakes(capsys):
   assert '--jit needs a value, such as --jit False' in fails(capsys, '--jit')
   assert '--seed needs' in fails(capsys, '--seed', '--jit', 'True')

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -106,4 +107,14 @@ def test_what_killed_processes_have_left_is_removed(tmp_path, monkeypatch):
   gone = tmp_path / '.d-7.tmp'
   monkeypatch.setattr(type(tmp_path), 'glob', lambda path, text: [gone, new])
   files.sweep([tmp_path])
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_is_no_file_to_write(tmp_path, monkeypatch):
+  """Told before minutes of work, also of one without a name of its own."""
+  monkeypatch.chdir(tmp_path)
+  for path in (tmp_path, Path('.')):
+    with pytest.raises(files.FileError, match='is a directory; give the name'):
+      files.reserve(path, replace=True)
+  files.reserve(Path('new.json'))
   assert not list(tmp_path.iterdir())

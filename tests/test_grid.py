@@ -67,6 +67,13 @@ def test_the_command_line_narrows_and_overrides(tmp_path):
     ('[gym_Pendulum-v1]', '[a/b]', "'a/b' in tasks cannot name a directory"),
     ('seeds', 'demonstrations: {episodes: 0}\nseeds', 'has 0 demonstrations'),
     ('seeds', 'cores: 0\nseeds', 'cores is 0, expected 1 or more'),
+    (
+      '[gym_Pendulum-v1]',
+      '[gym_Pendulum-v1: {presets: [gym]}]',
+      'tasks is a list with .*, expected names. .* write a map',
+    ),
+    ('online_steps: 8,', 'seed: 7,', r'settings.seed is of a single run'),
+    ('horizon: 4', 'logdir: /x', r'methods.dreamerv2.settings.logdir is of a'),
   ],
 )
 def test_mistakes_in_files(tmp_path, old, new, message):
@@ -87,7 +94,29 @@ def test_mistakes_on_the_command_line(tmp_path, capsys):
     grid_of(tmp_path, tasks='(')
   with pytest.raises(SystemExit) as error:
     command.main([str(write(tmp_path)), '--seed', '3'])
-  assert '--tasks, --methods and --seeds' in str(error.value)
+  assert '--seed is of a single run' in str(error.value)
+
+
+def test_settings_may_stand_before_the_suite(tmp_path, monkeypatch):
+  """Their values are not taken for its name."""
+  found = []
+  monkeypatch.setattr(command, 'run', lambda grid, args: found.append(grid))
+  path = str(write(tmp_path))
+  command.main(['--horizon', '3', '--env.time_limit=7', path, '--seeds', '5'])
+  config = found[0].runs[0].config
+  assert (config.horizon, config.env.time_limit, config.seed) == (3, 7, 5)
+
+
+def test_data_is_found_from_other_directories(tmp_path, monkeypatch):
+  """Slurm and Ray start runs elsewhere."""
+  monkeypatch.chdir(tmp_path)
+  text = TEXT.replace('online_steps: 8', 'heldout_data: "more/{task}"')
+  grid = spec.load(write(tmp_path, text))
+  expected = f'{tmp_path}/more/{{task}}'
+  for run in grid.runs:
+    assert run.config.heldout_data == expected
+    assert settings.parse(run.words).heldout_data == expected
+    assert run.config.offline_data == ''
 
 
 @pytest.mark.parametrize('name', spec.shipped())

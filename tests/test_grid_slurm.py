@@ -35,6 +35,13 @@ def test_slurm_refuses_runs_of_other_settings(tmp_path):
   assert not (tmp_path / 'jobs').exists()
 
 
+def test_slurm_gives_whole_gpus(tmp_path):
+  grid = spec.load(write(tmp_path, TEXT + 'gpus: 0.5\n'), tmp_path / 'runs')
+  with pytest.raises(GridError, match='whole GPUs only; .* gpus: 0.5'):
+    slurm.write(grid, tmp_path / 'jobs', 1)
+  assert not (tmp_path / 'jobs').exists()
+
+
 def test_slurm(tmp_path):
   text = TEXT.replace('gym_Pendulum-v1', 'metaworld_hammer')
   text = text.replace('[gym,', '[metaworld,') + 'gpus: 1\ncores: 3\n'
@@ -49,8 +56,12 @@ def test_slurm(tmp_path):
   for run, line in zip(grid.runs, lines, strict=True):
     assert settings.parse(shlex.split(line)[4:]).flat == run.config.flat
   script = (out / 'runs.sh').read_text()
-  for text in ('--array=1-6', '--cpus-per-task=3', '--gpus-per-task=1'):
+  # Without a number of tasks, Slurm refuses GPUs per task.
+  wanted = ('--array=1-6', '--ntasks=1', '--cpus-per-task=3')
+  for text in (*wanted, '--gpus-per-task=1'):
     assert f'#SBATCH {text}\n' in script
+  # One who renders by software says so.
+  assert 'export MUJOCO_GL=${MUJOCO_GL:-egl}\n' in script
   words = shlex.split((out / 'demonstrations.sh').read_text().splitlines()[-1])
   assert (
     words[:6] == 'python -m moto_tf collect --task metaworld_hammer'.split()

@@ -12,7 +12,7 @@ from latent_helpers import latent_agent, latent_config
 import moto_tf
 from moto_tf import memory
 from moto_tf.agents import sizes
-from moto_tf.agents.latent_buffer import LatentBuffer, Ring
+from moto_tf.agents.latent_buffer import LatentBuffer, Ring, without_broken
 from moto_tf.envs.gym import wrap_gym
 from moto_tf.nn.tfutils import make_seed
 from moto_tf.rules import ConfigError
@@ -126,6 +126,35 @@ def test_half_of_a_batch_comes_from_each():
     'real_held': 4 * length,
     'latent_held': 27,
   }
+
+
+def test_rows_that_are_not_finite_are_left_out():
+  rows = make_rows(1, count=4)
+  broken = {k: v.numpy() for k, v in rows.items()}
+  broken['feat'][1, 2, 0] = np.inf
+  broken['reward'][3, 0] = np.nan
+  found, count = without_broken({k: tf.constant(v) for k, v in broken.items()})
+  assert count == 2
+  for key, value in rows.items():
+    np.testing.assert_array_equal(found[key].numpy()[::2], value[::2])
+    assert not found[key].numpy()[1::2].any()
+
+
+def test_a_state_that_overflows_does_not_stay():
+  """Both buffers stay finite, as checkpoints have to be."""
+  agent = latent_agent('combo')
+  batch = make_batch(latent_config())
+  data, behavior = agent.model.preprocess(batch), agent.behavior
+  post = dict(agent._encode_step(batch, SEED))
+  one = tf.one_hot([0], post['feat'].shape[0])[0][:, None, None]
+  for key in ('feat', 'deter'):
+    post[key] = tf.where(one > 0, np.nan, post[key])
+  metrics = behavior.add(post, data, SEED, step(4))
+  starts = post['feat'].shape[1]
+  assert metrics['buffer_broken'] == 1 + starts
+  arrays = {k: v for k, v in agent.save().items() if k.startswith('buffer/')}
+  assert all(np.isfinite(x).all() for x in arrays.values())
+  assert arrays['buffer/real/mask'].any()
 
 
 def test_memory_is_bounded_and_counted():

@@ -8,7 +8,7 @@ import pytest
 from lerobot_helpers import DATA, EPISODES, SIZE, env, image_key, make, read
 from pyarrow import parquet
 
-from moto_tf.data import importers, lerobot
+from moto_tf.data import importers, inspect, lerobot, minari_export
 from moto_tf.data.formats import SourceError
 from moto_tf.data.lerobot import tables
 from moto_tf.data.lerobot.reader import LeRobotReader
@@ -59,9 +59,8 @@ def test_the_last_frame_stands_for_what_came_after(changed):
     np.testing.assert_array_equal(back[key], there[key].astype(back[key].dtype))
 
 
-def test_actions_of_robots_are_scaled(changed):
-  """Number by number, and only those that leave [-1, 1]."""
-  root = changed()
+def make_robot(root):
+  """Gives a dataset actions in units of a robot; returns them."""
   rows = parquet.read_table(root / DATA)['action'].to_pylist()
   robot = np.array(rows) * [100, 1, 0] + [30, 0, 7]
   kind = pyarrow.list_(pyarrow.float64())
@@ -70,6 +69,31 @@ def test_actions_of_robots_are_scaled(changed):
   stats = json.loads(path.read_text())
   stats['action'] = {'min': [*robot.min(0)], 'max': [*robot.max(0)]}
   path.write_text(json.dumps(stats))
+  return robot
+
+
+def test_an_export_has_the_units_of_the_robot_again(changed, tmp_path):
+  root = changed()
+  robot = make_robot(root)
+  made = importers.Import('lerobot', root, 'gym_Mine-v0', env())
+  importers.import_dataset(made, tmp_path / 'mine', 1)
+  ends = inspect.action_range(tmp_path / 'mine')
+  assert ends['low'][1] == -1 and ends['high'][0] == robot[:, 0].max()
+  again = lerobot.export(tmp_path / 'mine', tmp_path, 'me/back', images='png')
+  rows = np.array(parquet.read_table(again / DATA)['action'].to_pylist())
+  np.testing.assert_allclose(rows, robot, atol=1e-4)
+  np.testing.assert_array_equal(rows[:, 1], np.float32(robot[:, 1]))
+  minari = minari_export.export(tmp_path / 'mine', tmp_path, 'mine-v0')
+  said = json.loads((minari / 'data' / 'metadata.json').read_text())
+  assert f'-1 is {ends["low"]}, and 1 {ends["high"]}' in said['description']
+
+
+def test_actions_of_robots_are_scaled(changed):
+  """Number by number, and only those that leave [-1, 1]."""
+  root = changed()
+  robot = make_robot(root)
+  path = root / lerobot.STATS
+  stats = json.loads(path.read_text())
   reader = LeRobotReader(root, env())
   facts = reader.check()
   low, high = (np.array(facts[f'action_{x}']) for x in ('low', 'high'))

@@ -100,6 +100,34 @@ def test_agents_and_rollouts(small_machine):
     evaluation.roll_out(None, moto_tf.make_config('metaworld'), 10**6)
 
 
+def test_latent_buffers_of_agents_that_act_alone():
+  """Collectors hold them, too; a checkpoint copies those of the learner."""
+  make = lambda *more: moto_tf.make_config('metaworld', 'lompo', *more)
+  plain = memory.estimate(make())['collectors']
+  config = make({'collect': 'async', 'collectors': 2})
+  half = memory.estimate(config)['latent buffers'] / 2
+  assert plain == 0 and memory.estimate(config)['collectors'] > 2 * half
+  assert memory.acting(config)['latent buffers'] == half > 10**8
+
+
+def test_start_states_of_methods_that_draw_none():
+  """DreamerV2 imagines from every state of a batch."""
+
+  def of_a_step(*names):
+    """Bytes of one imagined step, of one prior."""
+    one, two = (
+      sizes.gradient_step(
+        make_config('metaworld', *names, {'rssm.ensemble': 1, 'horizon': x})
+      )
+      for x in (2, 3)
+    )
+    return two - one
+
+  records = 16 * 50
+  assert of_a_step('moto') == of_a_step('dreamerv2_paper')
+  assert of_a_step('dreamerv2') * 128 == of_a_step('moto') * records
+
+
 def test_interval_of_returns_that_cannot_be_negative():
   """Cut at 0 where no reward is negative, as Wilson's is for success."""
   episode = lambda *reward: {

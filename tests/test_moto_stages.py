@@ -108,15 +108,23 @@ def test_the_weight_of_values_grows(critic, model):
   found = []
   for step in range(12):
     if step >= model:
-      loss, mets = behavior.actor_loss(seq, post, data)
+      loss, mets = behavior.actor_loss(seq, post, data, behavior.share(step))
       # Neither cloning nor the entropy waits for the values.
       values = loss - 10 * cloning + bonus
       found.append(float(values / mets['actor_model_loss']))
-    if step >= min(critic, model):
-      behavior.critics.update_target()
   assert abs(bonus / mets['actor_model_loss']) > 0.01
   expected = [min(i / 4, 1) for i in range(len(found))]
   np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+def test_the_weight_follows_the_step_where_settings_change():
+  """In a run that is continued, its critics may be older or younger."""
+  stages = dict(moto__critic_start=1, moto__model_start=2, moto__model_ramp=4)
+  agent = make_agent(tiny_config(**stages))
+  batch = make_batch(tiny_config())
+  found = [agent.train(batch, i)['actor_model_weight'] for i in (2, 3, 5, 9)]
+  assert found == [0, 0.25, 0.75, 1]
+  assert 'actor_model_weight' not in agent.train(batch, 1)
 
 
 def test_collecting_with_less_noise_keeps_the_mean():

@@ -36,9 +36,9 @@ class Spy(moto.MOTO):
     self.start = start
     return super().imagine(start, seed)
 
-  def actor_loss(self, seq, post, data):
+  def actor_loss(self, seq, post, data, share):
     self.post = post
-    return super().actor_loss(seq, post, data)
+    return super().actor_loss(seq, post, data, share)
 
   def critic_loss(self, seq, real):
     self.seq, self.real = seq, real

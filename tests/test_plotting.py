@@ -80,6 +80,18 @@ def test_figure(tmp_path):
   ]
 
 
+def test_runs_of_other_settings_are_named(tmp_path, capsys):
+  """Otherwise they would count as seeds of one method."""
+  rows = [row(2000, eval_success=0.5)]
+  for seed, config in ((0, {'moto.alpha': 1}), (1, {'moto.alpha': 3})):
+    same = {'horizon': 5, 'log_every': seed + 1}
+    write_run(tmp_path / 'moto' / str(seed), rows, **same, **config)
+  plotting.plot([tmp_path], tmp_path / 'out', ['eval/success'])
+  error = capsys.readouterr().err
+  assert error.count('runs of different settings') == 1
+  assert 'differ in moto.alpha. --methods leaves' in error
+
+
 def test_the_legend_of_many_methods_fits(tmp_path):
   write_runs(tmp_path, ['door-open'])
   runs = curves.find_runs([tmp_path])

@@ -86,6 +86,8 @@ def test_helpers_of_losses(found):
   assert helpers['above'].tolist() == [1, 3]
   assert helpers['below'].tolist() == [2.5, 2.5]
   assert helpers['slopes'].tolist() == [1, 1]
+  # A loss that is not a number is seen, as with one replica.
+  assert np.isnan(helpers['broken']).all()
   assert helpers['starts'].shape == (2, 3)  # Of 6 for both.
   one, two = helpers['seed'].tolist()
   assert one != two and min(one + two) >= 0

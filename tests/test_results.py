@@ -183,6 +183,20 @@ def test_longer_runs_are_kept(tmp_path):
   assert json.loads(first.read_text()) == content
 
 
+def test_other_settings_are_kept(tmp_path):
+  """Two suites may write into one directory."""
+  out, alpha = tmp_path / 'out', {'moto.alpha': 1.0}
+  exported(tmp_path / 'a', **{'moto.alpha': 10.0})
+  (file,) = results.export_all([tmp_path / 'a'], out)
+  exported(tmp_path / 'b', **alpha, log_every=7, online_steps=9)
+  with pytest.raises(results.ExportError, match='other settings: moto.alpha. '):
+    results.export_all([tmp_path / 'b'], out)
+  results.export_all([tmp_path / 'b'], out, force=True)
+  assert json.loads(file.read_text())['config']['moto.alpha'] == 1
+  # The same again needs no force.
+  results.export_all([tmp_path / 'b'], out)
+
+
 def test_command_line(tmp_path):
   exported(tmp_path / 'runs')
   exported(tmp_path / 'runs', 'door-open/no_bc/1')

@@ -125,6 +125,23 @@ def test_offline_steps_that_are_done_stay_done(finished, tmp_path):
     assert (run.gradient_step, run.episode) == (6, 1)
 
 
+def test_a_finished_run_keeps_its_settings(finished, tmp_path):
+  """Its config.yaml would claim what it was not trained with."""
+  logdir = tmp_path / 'moto' / '0'
+  shutil.copytree(finished, logdir)
+  before, other = (logdir / 'config.yaml').read_bytes(), {'moto.alpha': 0.0}
+  message = r'is finished, .*\n  moto.alpha: 10.0 -> 0.0\n.*another --logdir'
+  with pytest.raises(ConfigError, match=message):
+    make_run(tiny(logdir, eval_every=3, **other))
+  assert (logdir / 'config.yaml').read_bytes() == before
+  # What changes nothing of it, and more steps, are another matter.
+  with make_run(tiny(logdir, eval_every=3, variant='mine')) as run:
+    train(run)
+    assert run.gradient_step == 12
+  with make_run(tiny(logdir, online_steps=13, **other)) as run:
+    assert run.gradient_step == 12
+
+
 def test_a_signal_before_the_first_step_saves(tmp_path):
   logdir = tmp_path / 'moto' / '0'
   with make_run(tiny(logdir)) as run:
@@ -173,7 +190,7 @@ def test_counters_rest_on_settings(finished, change, message):
 def test_other_sizes_leave_the_run_alone(finished):
   before = (finished / 'config.yaml').read_bytes()
   with pytest.raises(MismatchError, match='does not fit'):
-    make_run(tiny(finished, **{'rssm.deter': 9}))
+    make_run(tiny(finished, online_steps=13, **{'rssm.deter': 9}))
   assert (finished / 'config.yaml').read_bytes() == before
 
 

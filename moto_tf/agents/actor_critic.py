@@ -87,6 +87,10 @@ class ActorCritic(Module):
     del step
     return 'train'
 
+  def share(self, step: int) -> float | None:
+    """Weight of the values in the actor's loss, where `train` takes one."""
+    del step
+
   def report(
     self, post: dict, data: dict, seed: tf.Tensor
   ) -> dict[str, tf.Tensor]:
@@ -153,11 +157,6 @@ class Critics(Module):
     self._updates = tf.Variable(0, dtype=tf.int64, name='updates')
     self._every = config.slow_target_update
     self._share = config.slow_target_fraction
-
-  @property
-  def updates(self) -> tf.Tensor:
-    """Gradient steps so far, float32."""
-    return tf.cast(self._updates, tf.float32)
 
   def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
     """Values of every critic: inputs [..., D] to [count, ...]."""

@@ -25,6 +25,7 @@ class BC(UnitPolicyAgent):
 
   def __init__(self, config, obs_space: dict, act_space):
     super().__init__(config, obs_space, act_space)
+    self.decays = config.bc.cosine_decay
     self.actor = self.net(self.size)
     self.learn(actor=self.actor)
 

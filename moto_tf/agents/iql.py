@@ -31,6 +31,7 @@ class IQL(UnitPolicyAgent):
 
   def __init__(self, config, obs_space: dict, act_space):
     super().__init__(config, obs_space, act_space)
+    self.decays = config.iql.cosine_decay
     self.actor = self.net(self.size)
     self.critic = self.net(1, self.size, members=2)
     self.target = self.net(1, self.size, members=2)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from moto_tf.agents.actor_critic import ActorCritic, EpisodeValues
 from moto_tf.agents.base import to_tensors
 from moto_tf.agents.dreamer import flatten_states
-from moto_tf.agents.latent_buffer import LatentBuffer
+from moto_tf.agents.latent_buffer import LatentBuffer, without_broken
 from moto_tf.agents.model_based import ModelBasedAgent
 from moto_tf.agents.noisy_actor import NoisyActor
 from moto_tf.nn.layers import Layers
@@ -150,10 +150,12 @@ class LatentActorCritic(ActorCritic):
     Returns:
       Scalar metrics.
     """
-    self.buffer.real.add(self.windows(post, data), step)
+    real, lost = without_broken(self.windows(post, data))
+    self.buffer.real.add(real, step)
     rollouts, metrics = self.rollouts(post, data, seed)
+    rollouts, more = without_broken(rollouts)
     self.buffer.latent.add(rollouts, step)
-    return metrics
+    return metrics | {'buffer_broken': lost + more}
 
   def windows(self, post: dict, data: dict) -> dict[str, tf.Tensor]:
     """Real sequences as rows of a Ring, [B, ...], unpenalised.

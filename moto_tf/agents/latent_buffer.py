@@ -98,6 +98,28 @@ class Ring:
     return arrays | {f'{prefix}step': self._steps} | written
 
 
+def without_broken(
+  rows: dict[str, tf.Tensor],
+) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+  """Rows with zeros, mask included, where one has a number that is not finite.
+
+  In float16 a state may overflow. In a buffer it would spoil every mean that it
+  is drawn into, and no checkpoint could be written.
+
+  Args:
+    rows: arrays [N, ...] of a Ring.
+
+  Returns:
+    The same, and how many rows these are, float32.
+  """
+  axes = lambda x: list(range(1, x.shape.rank))
+  finite = lambda x: tf.reduce_all(tf.math.is_finite(x), axes(x))
+  good = tf.reduce_all(tf.stack([finite(x) for x in rows.values()]), 0)
+  shape = lambda x: tf.reshape(good, [-1] + [1] * (x.shape.rank - 1))
+  kept = {k: tf.where(shape(x), x, tf.zeros_like(x)) for k, x in rows.items()}
+  return kept, tf.reduce_sum(1 - tf.cast(good, tf.float32))
+
+
 class LatentBuffer:
   """LOMPO's two buffers: `real`, of encoded data, and `latent`, of rollouts.
 

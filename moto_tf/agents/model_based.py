@@ -224,14 +224,15 @@ class ModelBasedAgent(Agent):
     yield 'model', model.graph, records
     post, _ = model.structured_outputs
     behavior = self.functions['behavior'].get_concrete_function(
-      post, data, seed
+      post, data, seed, self._share(0)
     )
     yield 'behavior', behavior.graph, None
 
   def _train(self, batch, step):
     post, metrics = self.functions['model'](batch, self._seed(1, step))
-    part = self.behavior.part(step)
-    mets = self.functions['behavior'](post, batch, self._seed(2, step), part)
+    part, share = self.behavior.part(step), self._share(step)
+    seed = self._seed(2, step)
+    mets = self.functions['behavior'](post, batch, seed, share, part)
     if self._average:
       self._follow()
     return {**metrics, **mets}
@@ -239,10 +240,16 @@ class ModelBasedAgent(Agent):
   def _model_step(self, data, seed):
     return self.model.train(self.model.preprocess(data), seed)
 
-  def _behavior_step(self, post, data, seed, part='train'):
+  def _share(self, step):
+    # As a tensor, since a number would be traced anew at every step.
+    share = self.behavior.share(step)
+    return None if share is None else tf.constant(share, tf.float32)
+
+  def _behavior_step(self, post, data, seed, share=None, part='train'):
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
     train = getattr(self.behavior, part)
-    return train(post, self.model.preprocess(data), seed)
+    args = () if share is None else (share,)
+    return train(post, self.model.preprocess(data), seed, *args)
 
   def _policy_step(self, obs, state, noise, uniform, mode):
     state, feat = self._observe_step(obs, state, noise)

@@ -279,7 +279,12 @@ class UnitPolicyAgent(ModelFreeAgent):
   """One whose policy has a deviation of 1, as in JAXRL2: BC and IQL.
 
   Subclasses implement `mean`.
+
+  Attributes:
+    decays: whether the actor's learning rate falls to 0 over the run.
   """
+
+  decays = False
 
   def mean(self, obs: dict[str, tf.Tensor]) -> tf.Tensor:
     """Mean [N, A] of the actions for observations as of `Transitions.obs`."""
@@ -299,8 +304,7 @@ class UnitPolicyAgent(ModelFreeAgent):
 
   def decay(self, step: int) -> float:
     """See ModelFreeAgent.decay."""
-    own = getattr(self._config, self._config.method)
-    return self.cosine(step) if own.cosine_decay else 1.0
+    return self.cosine(step) if self.decays else 1.0
 
 
 def flat(x: tf.Tensor) -> tf.Tensor:

@@ -45,24 +45,46 @@ class MOTO(ActorCritic):
       return 'clone'
     return 'train_critics' if step < config.model_start else 'train'
 
-  def train(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+  def share(self, step: int) -> float | None:
+    """Weight of the values (Eq. 6) in the actor's loss, 0 to 1."""
+    config = self._config.moto
+    if not config.model_ramp:
+      return None
+    done = (step - config.model_start) / config.model_ramp
+    return min(max(done, 0.0), 1.0)
+
+  def train(
+    self,
+    post: dict,
+    data: dict,
+    seed: tf.Tensor,
+    share: tf.Tensor | float = 1.0,
+  ) -> dict:
     """Lines 5 to 7 of Algorithm 1 on one batch.
 
     Args:
       post: posterior states [B, T, ...] with 'feat', without gradient.
       data: preprocessed batch [B, T, ...].
       seed: [2].
+      share: see there.
 
     Returns:
       Scalar metrics.
     """
-    return self._train(post, data, seed, values=True)
+    return self._train(post, data, seed, share)
 
-  def train_critics(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+  def train_critics(
+    self,
+    post: dict,
+    data: dict,
+    seed: tf.Tensor,
+    share: tf.Tensor | float = 0.0,
+  ) -> dict:
     """As `train`, but the actor only clones."""
-    return self._train(post, data, seed, values=False)
+    del share
+    return self._train(post, data, seed, None)
 
-  def _train(self, post, data, seed, values):
+  def _train(self, post, data, seed, share):
     draw_seed, imagine_seed = split(seed, 2)
     real = draw_transitions(
       post, data, self._config.moto.start_states, draw_seed
@@ -70,10 +92,10 @@ class MOTO(ActorCritic):
     if self._config.moto.data_target == 'lambda':
       returns = self.data_returns(post, data, draw_seed)
       real['target'] = tf.gather(tf.reshape(returns, [-1]), real['pick'])
-    if values:
+    if share is not None:
       with tf.GradientTape() as tape:
         seq = self.imagine(real['next'], imagine_seed)
-        loss, metrics = self.actor_loss(seq, post, data)
+        loss, metrics = self.actor_loss(seq, post, data, share)
       metrics.update(self._actor_opt.minimize(tape, loss))
     else:
       seq = self.imagine(real['next'], imagine_seed)
@@ -86,9 +108,15 @@ class MOTO(ActorCritic):
     self.critics.update_target()
     return metrics
 
-  def clone(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
+  def clone(
+    self,
+    post: dict,
+    data: dict,
+    seed: tf.Tensor,
+    share: tf.Tensor | float = 0.0,
+  ) -> dict:
     """A step of the actor on Eq. 10's cloning alone, which draws nothing."""
-    del seed
+    del seed, share
     with tf.GradientTape() as tape:
       clone, metrics = self._clone_loss(post, data)
       loss = self._config.moto.beta * clone
@@ -168,7 +196,11 @@ class MOTO(ActorCritic):
     )
 
   def actor_loss(
-    self, seq: dict, post: dict, data: dict
+    self,
+    seq: dict,
+    post: dict,
+    data: dict,
+    share: tf.Tensor | float = 1.0,
   ) -> tuple[tf.Tensor, dict]:
     """Eq. 10: -E[V_hat(s[t])] (Eq. 6) + beta * cloning, with entropy bonus.
 
@@ -186,7 +218,7 @@ class MOTO(ActorCritic):
       entropy = self.actor.dist(seq['policy'][:-1]).entropy()
     loss, ramp = model_loss, {}
     if config.moto.model_ramp:
-      share = self._values_weight()
+      share = tf.convert_to_tensor(share, tf.float32)
       loss, ramp = share * loss, {'actor_model_weight': share}
     loss -= config.actor_ent * tf.reduce_mean(weight * entropy)
     metrics = {
@@ -216,13 +248,6 @@ class MOTO(ActorCritic):
       'bc_share': share,
       'bc_records': replicas.total(tf.reduce_sum(cloned(data))),
     }
-
-  def _values_weight(self):
-    """Weight of Eq. 6 in the actor's loss at this gradient step, 0 to 1."""
-    config = self._config.moto
-    waited = max(config.model_start - config.critic_start, 0)
-    done = self.critics.updates - waited
-    return tf.clip_by_value(done / config.model_ramp, 0.0, 1.0)
 
   def critic_loss(self, seq: dict, real: dict) -> tuple[tf.Tensor, dict]:
     """Eq. 9: Eq. 7 on imagined states plus Eq. 8 on real transitions.

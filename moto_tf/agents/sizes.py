@@ -7,6 +7,7 @@ known to the environment only, and libraries need more than the numbers.
 import re
 
 from moto_tf.agents import METHODS
+from moto_tf.config import is_read
 
 NUMBER = 4  # Bytes of a float32.
 # A trained weight, its gradient, and the two means of Adam.
@@ -44,7 +45,8 @@ def gradient_step(config) -> int:
   image = image_bytes(config.env)
   states = 3 * rssm.deter + 2 * rssm.hidden + 3 * stoch
   step = 2 * image + encoder + decoder + embed + states
-  starts = config.moto.start_states or records
+  drawn = is_read(config.flat, 'moto.start_states')
+  starts = (config.moto.start_states if drawn else 0) or records
   imagined = starts * config.horizon * (states + rssm.ensemble * stoch)
   batches = records * image * (1 + config.replay.prefetch)
   return batches + NUMBER * (records * step + imagined)

@@ -178,8 +178,8 @@ class EnsembleRSSM(Module):
       noise: [H, B, ...] of `latent.noise`.
 
     Returns:
-      s[0] to s[H], each deter and stoch, [B, ...]. Weights get no gradient, as
-      of `img_step`.
+      s[0] to s[H], each deter and stoch, [B, ...]. Its kernels get no gradient,
+      as of `img_step`; what else has weights is not meant to be trained by it.
     """
     weights = self.weights()
     states = [{k: start[k] for k in ('deter', 'stoch')}]

@@ -56,7 +56,8 @@ def at_least(mean: tf.Tensor, least: float) -> tf.Tensor:
   """
   if count() == 1:
     return tf.maximum(mean, least)
-  return tf.where(_reduce('MEAN', tf.stop_gradient(mean)) >= least, mean, least)
+  # Not the other way round, which would hide that a mean is not a number.
+  return tf.where(_reduce('MEAN', tf.stop_gradient(mean)) < least, least, mean)
 
 
 def share(size: int) -> int:
