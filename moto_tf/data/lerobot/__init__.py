@@ -110,7 +110,8 @@ def report(info) -> str:
   if 'action_low' in facts:
     lines.append(
       'Actions beyond -1 and 1 were scaled; action_low and action_high in '
-      'dataset.json say from where.'
+      'dataset.json say from where. An environment to train in must have the '
+      'same ends, as Box(action_low, action_high).'
     )
   if facts['last_observation'] == 'repeated':
     lines.append(
