@@ -14,11 +14,12 @@ import pytest
 from run_helpers import kill_at, losses, make_run, rows, tiny
 
 from moto_tf.agents.base import MismatchError
-from moto_tf.data.episodes import find_episodes, load_episode
+from moto_tf.data.episodes import EpisodeError, find_episodes, load_episode
 from moto_tf.ownership import OwnedError
 from moto_tf.policy import load_policy
 from moto_tf.rules import ConfigError
 from moto_tf.training.algorithm import algorithm_1 as train
+from moto_tf.training.checkpoint import Checkpoints
 from moto_tf.training.session import Stopped
 
 REPO = Path(__file__).parents[1]
@@ -140,6 +141,32 @@ def test_a_finished_run_keeps_its_settings(finished, tmp_path):
     assert run.gradient_step == 12
   with make_run(tiny(logdir, online_steps=13, **other)) as run:
     assert run.gradient_step == 12
+
+
+def test_what_actions_mean_outlives_the_demonstrations(finished, tmp_path):
+  """Checkpoints know from where imported actions were scaled."""
+  demos, logdir = tmp_path / 'demos', tmp_path / 'moto' / '0'
+  shutil.copytree(finished / 'episodes', demos)
+  size = load_episode(find_episodes(demos)[0])['action'].shape[-1]
+  ends = {'low': [-2.0] * size, 'high': [9.0] * size}
+  file = demos / 'dataset.json'
+  write = lambda ends: file.write_text(
+    json.dumps({f'action_{name}': end for name, end in ends.items()})
+  )
+  write({**ends, 'low': [-2.0] * (size + 1)})
+  data = {'offline_data': str(demos), 'offline_steps': 2}
+  with pytest.raises(EpisodeError, match='dataset.json: action_low has'):
+    make_run(tiny(logdir, online_steps=0, **data))
+  write(ends)
+  with make_run(tiny(logdir, online_steps=0, **data)) as run:
+    train(run)
+  known = lambda: Checkpoints(logdir / 'checkpoints', 1).load()[1]
+  assert known()['action_range'] == ends
+  file.unlink()
+  with make_run(tiny(logdir, online_steps=2, **data)) as run:
+    train(run)
+  assert known()['counters']['gradient_step'] == 4
+  assert known()['action_range'] == ends
 
 
 def test_a_signal_before_the_first_step_saves(tmp_path):

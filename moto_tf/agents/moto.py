@@ -66,7 +66,7 @@ class MOTO(ActorCritic):
       post: posterior states [B, T, ...] with 'feat', without gradient.
       data: preprocessed batch [B, T, ...].
       seed: [2].
-      share: see there.
+      share: weight of the values, of `share`.
 
     Returns:
       Scalar metrics.

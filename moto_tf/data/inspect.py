@@ -96,12 +96,27 @@ def read_record(directory: pathlib.Path) -> dict:
   return record
 
 
-def action_range(directory: pathlib.Path | None) -> dict[str, list[float]]:
+def action_range(
+  directory: pathlib.Path | None, size: int = 0
+) -> dict[str, list[float]]:
   """What -1 and 1 of actions are in units of the robot: low and high.
 
   Empty where they are as they were recorded, or there is no directory.
+
+  Args:
+    size: of an action, if it is to be checked.
+
+  Raises:
+    EpisodeError: dataset.json says something else.
   """
-  return range_of(read_record(directory)) if directory else {}
+  ends = range_of(read_record(directory)) if directory else {}
+  for name, numbers in ends.items():
+    if size and len(numbers) != size:
+      raise episodes.EpisodeError(
+        f'{directory / "dataset.json"}: action_{name} has {len(numbers)} '
+        f'numbers, and an action {size}; restore the file or import again.'
+      )
+  return ends
 
 
 def range_of(record: dict) -> dict[str, list[float]]:

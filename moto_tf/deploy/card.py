@@ -154,7 +154,7 @@ def text(card: Mapping) -> str:
 def _range(logdir, config, meta):
   """What -1 and 1 were in imported demonstrations, where they were scaled."""
   ends = meta.get('action_range')
-  if ends is None:  # Of a checkpoint of 0.1.
+  if ends is None:  # Of a checkpoint from before these were kept.
     place = rundir.offline_dir(config, logdir)
     ends = inspect.action_range(place)
     if place and not place.is_dir():

@@ -100,7 +100,9 @@ class Session:
       spaces = self.driver.obs_space, self.driver.act_space
       self._spaces = spaces_to_meta(*spaces)
       # Demonstrations may be gone when the policy goes to its robot.
-      self._range = action_range(offline) or said.get('action_range', {})
+      size = self.driver.act_space.shape[0]
+      found = action_range(offline, size)
+      self._range = found or said.get('action_range', {})
       if crew:
         facts = {'settings': meta.settings(config), 'spaces': self._spaces}
         crew.tell({'do': 'make', **facts}, {})
