@@ -34,6 +34,7 @@ METRICS = (
   'train/model_loss',
   'episode/success',
   'episode/return',
+  'eval/overestimation',
 )
 
 
