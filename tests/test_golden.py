@@ -30,6 +30,7 @@ NEW = {
   'moto_discount': CONTRAST | COUNT,
   'no_unc': COUNT,
   'no_bc': CONTRAST,
+  **dict.fromkeys(('lompo', 'combo'), {'train/buffer_broken'}),
 }
 TOLERANCE = 1e-3
 

@@ -76,8 +76,9 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
   assert found['successes'] == sum(x.max() > 0 for x in places)
   assert 0 < found['successes'] < found['episodes'] == len(paths)
   # The setting that ends cloning at the targets reaches the replay.
+  longer = {'online_steps': 13}  # A finished run takes no other settings.
   for whole in (True, False):
-    with open_run('left, far right', bc_whole=whole) as run:
+    with open_run('left, far right', bc_whole=whole, **longer) as run:
       batches = [run.replay.sample(i) for i in range(20)]
     cloned = np.concatenate([b['success'] for b in batches]) > 0
     last = np.concatenate([b['is_last'] for b in batches])
@@ -86,9 +87,9 @@ def test_cloned_episodes_are_those_of_the_targets(tmp_path):
   with pytest.raises(
     ConfigError, match="bc_onward: .* when 'door' is in place"
   ):
-    open_run('far right', bc_onward='door')
+    open_run('far right', bc_onward='door', **longer)
   for onward in ('far right', ''):
-    with open_run('never, left', bc_onward=onward) as run:
+    with open_run('never, left', bc_onward=onward, **longer) as run:
       batches = [run.replay.sample(i) for i in range(20)]
     cloned = np.concatenate([b['success'] for b in batches]) > 0
     assert cloned.any() == bool(onward) and not cloned.all()
