@@ -73,15 +73,8 @@ class MOTO(ActorCritic):
     """
     return self._train(post, data, seed, share)
 
-  def train_critics(
-    self,
-    post: dict,
-    data: dict,
-    seed: tf.Tensor,
-    share: tf.Tensor | float = 0.0,
-  ) -> dict:
+  def train_critics(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """As `train`, but the actor only clones."""
-    del share
     return self._train(post, data, seed, None)
 
   def _train(self, post, data, seed, share):
@@ -108,15 +101,9 @@ class MOTO(ActorCritic):
     self.critics.update_target()
     return metrics
 
-  def clone(
-    self,
-    post: dict,
-    data: dict,
-    seed: tf.Tensor,
-    share: tf.Tensor | float = 0.0,
-  ) -> dict:
+  def clone(self, post: dict, data: dict, seed: tf.Tensor) -> dict:
     """A step of the actor on Eq. 10's cloning alone, which draws nothing."""
-    del seed, share
+    del seed
     with tf.GradientTape() as tape:
       clone, metrics = self._clone_loss(post, data)
       loss = self._config.moto.beta * clone
