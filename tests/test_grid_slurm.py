@@ -26,6 +26,12 @@ def test_slurm_starts_nothing_that_other_options_are_of(
   assert not (tmp_path / 'jobs').exists()
 
 
+def test_ray_starts_as_many_as_there_is_room_for(tmp_path, capsys):
+  with pytest.raises(SystemExit):
+    command.main([str(write(tmp_path)), '--processes', '2', '--ray'])
+  assert 'leave out --processes' in capsys.readouterr().err
+
+
 def test_slurm_refuses_runs_of_other_settings(tmp_path):
   grid = grid_of(tmp_path)
   finish(grid.runs[0])
