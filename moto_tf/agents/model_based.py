@@ -248,8 +248,7 @@ class ModelBasedAgent(Agent):
   def _behavior_step(self, post, data, seed, share=None, part='train'):
     data = {k: v for k, v in data.items() if k not in self.obs_keys}
     train = getattr(self.behavior, part)
-    # Only where the actor sees values do they have a weight.
-    args = () if share is None or part != 'train' else (share,)
+    args = () if share is None else (share,)
     return train(post, self.model.preprocess(data), seed, *args)
 
   def _policy_step(self, obs, state, noise, uniform, mode):

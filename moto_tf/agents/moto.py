@@ -48,10 +48,9 @@ class MOTO(ActorCritic):
   def share(self, step: int) -> float | None:
     """Weight of the values (Eq. 6) in the actor's loss, 0 to 1."""
     config = self._config.moto
-    if not config.model_ramp:
+    if not config.model_ramp or step < config.model_start:
       return None
-    done = (step - config.model_start) / config.model_ramp
-    return min(max(done, 0.0), 1.0)
+    return min((step - config.model_start) / config.model_ramp, 1.0)
 
   def train(
     self,

@@ -248,10 +248,11 @@ def _compose(configs, method, parts, more):
 
 def _make_run(configs, names, values, where):
   try:
-    config = configs.make(*names, values).with_whole_paths()
+    made = configs.make(*names, values)
   except ConfigError as error:
     raise GridError(f'{where}: {error}') from None
-  values |= {k: config[k] for k in DATA if k in values or '/' in config[k]}
+  config = made.with_whole_paths()
+  values |= {k: config[k] for k in DATA if config[k] != made[k]}
   words = ['--configs', *names] if names else []
   for key, value in values.items():
     text = ','.join(map(str, value)) if rules.is_list(value) else value
