@@ -113,6 +113,7 @@ def test_data_is_found_from_other_directories(tmp_path, monkeypatch):
   text = TEXT.replace('online_steps: 8', 'heldout_data: "more/{task}"')
   grid = spec.load(write(tmp_path, text))
   expected = f'{tmp_path}/more/{{task}}'
+  monkeypatch.chdir('/')
   for run in grid.runs:
     assert run.config.heldout_data == expected
     assert settings.parse(run.words).heldout_data == expected
