@@ -130,7 +130,7 @@ class Actor(Module):
 
   def outputs(self, feat: tf.Tensor) -> tf.Tensor:
     """Features [..., F] to what `dist` takes, [..., 2A]."""
-    return tf.cast(self.mlp(feat), tf.float32)
+    return self.mlp(feat)
 
   def dist(self, outputs: tf.Tensor) -> dists.TruncNormal:
     """The policy, of what `outputs` returns."""
@@ -150,8 +150,8 @@ class Critics(Module):
   def __init__(self, layers: Layers, count: int, inputs: int, config):
     head = config.critic
     args = (layers, count, inputs, head.layers, 1, head.act, head.norm)
-    self.online = nets.StackedMLP(*args)
-    self._target = nets.StackedMLP(*args)
+    self.online = nets.StackedMLP(*args, precise=True)
+    self._target = nets.StackedMLP(*args, precise=True)
     for source, target in self._pairs():
       target.assign(source)
     self._updates = tf.Variable(0, dtype=tf.int64, name='updates')
@@ -190,4 +190,4 @@ class Critics(Module):
   def _value(net, inputs):
     dtype = inputs[0].dtype
     x = tf.concat([tf.cast(x, dtype) for x in inputs], -1)
-    return tf.cast(net(x)[..., 0], tf.float32)
+    return net(x)[..., 0]

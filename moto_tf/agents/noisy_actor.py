@@ -32,7 +32,7 @@ class NoisyActor(Module):
 
   def outputs(self, feat: tf.Tensor) -> tf.Tensor:
     """Features [..., F] to what `dist` takes, [..., A]."""
-    return tf.cast(self.mlp(feat), tf.float32)
+    return self.mlp(feat)
 
   def dist(self, outputs: tf.Tensor) -> 'ClippedNormal':
     """The policy, of what `outputs` returns."""

@@ -90,7 +90,9 @@ class Head(Module):
     size = (config.latent if pixels else 0) + inputs.vector + action
     shape = size, config.layers, outputs, 'relu', 'none'
     self.mlp = (
-      StackedMLP(layers, members, *shape) if members else MLP(layers, *shape)
+      StackedMLP(layers, members, *shape, precise=True)
+      if members
+      else MLP(layers, *shape)
     )
     self._dtype = layers.dtype
 
@@ -115,7 +117,7 @@ class Head(Module):
     if action is not None:
       x = tf.broadcast_to(x, [*action.shape[:-1], x.shape[-1]])
       x = tf.concat([x, tf.cast(action, self._dtype)], -1)
-    return tf.cast(self.mlp(x), tf.float32)
+    return self.mlp(x)
 
 
 class Net(Module):

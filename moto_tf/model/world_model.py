@@ -185,7 +185,7 @@ class WorldModel(Module):
 
   def predict_reward(self, feat: tf.Tensor) -> tf.Tensor:
     """Expected reward received on arriving in the state, [...]."""
-    return tf.cast(self.reward(feat)[..., 0], tf.float32)
+    return self.reward(feat)[..., 0]
 
   def predict_discount(self, feat: tf.Tensor) -> tf.Tensor:
     """Discount of what follows the state: gamma, or gamma * P(it goes on)."""

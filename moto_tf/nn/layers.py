@@ -81,8 +81,13 @@ class Layers:
     parts = [self._glorot([rows, cols]) for _ in range(int(np.prod(lead)))]
     return tf.Variable(tf.reshape(tf.stack(parts), shape), name=name)
 
-  def dense(self, inputs: int, units: int) -> 'Dense':
-    return Dense(self._kernel([inputs, units]), self)
+  def dense(self, inputs: int, units: int, last: bool = False) -> 'Dense':
+    """Linear layer; the `last` one of a head computes in float32.
+
+    bfloat16 would round values of 300 to even numbers.
+    """
+    dtype = tf.float32 if last else self.dtype
+    return Dense(self._kernel([inputs, units]), self, dtype=dtype)
 
   def conv(self, inputs: int, units: int, size: int) -> 'Conv':
     return Conv(self._kernel([size, size, inputs, units]), self)
@@ -103,13 +108,15 @@ class Layers:
 
 
 class _Kernel(Module):
-  """What has a kernel and a bias, used in the compute precision."""
+  """What has a kernel and a bias, used in the compute precision or `dtype`."""
 
-  def __init__(self, kernel: tf.Variable, layers: Layers, units: int = 0):
+  def __init__(
+    self, kernel: tf.Variable, layers: Layers, units: int = 0, dtype=None
+  ):
     self.kernel = kernel
     self.bias = tf.Variable(tf.zeros([units or kernel.shape[-1]]), name='bias')
     self._cpu = layers.cpu
-    self._dtype = layers.dtype
+    self._dtype = dtype or layers.dtype
 
   def _cast(self, x):
     return (tf.cast(v, self._dtype) for v in (x, self.kernel, self.bias))

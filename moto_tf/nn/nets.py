@@ -16,7 +16,10 @@ from moto_tf.rules import ConfigError, select_keys
 
 
 class MLP(Module):
-  """Hidden layers of equal activation and an optional linear output."""
+  """Hidden layers of equal activation and an optional linear output.
+
+  The output is in float32, whatever the compute precision.
+  """
 
   def __init__(
     self,
@@ -34,7 +37,7 @@ class MLP(Module):
     self.norm = [
       layers.norm(size) if norm == 'layer' else None for size in units
     ]
-    self.out = layers.dense(sizes[-1], outputs) if outputs else None
+    self.out = layers.dense(sizes[-1], outputs, last=True) if outputs else None
     self._act = ACTIVATIONS[act]
     self.size = outputs or sizes[-1]
 
@@ -46,7 +49,11 @@ class MLP(Module):
 
 
 class StackedMLP(Module):
-  """Several MLPs of one shape, their weights stacked on a leading axis."""
+  """Several MLPs of one shape, their weights stacked on a leading axis.
+
+  Args:
+    precise: whether the last layer computes in float32, as that of `MLP`.
+  """
 
   def __init__(
     self,
@@ -57,6 +64,7 @@ class StackedMLP(Module):
     outputs: int,
     act: str,
     norm: str,
+    precise: bool = False,
   ):
     sizes = [inputs, *units, outputs]
     pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
@@ -81,6 +89,7 @@ class StackedMLP(Module):
     self._norm = norm
     self._act = ACTIVATIONS[act]
     self._dtype = layers.dtype
+    self._last = tf.float32 if precise else layers.dtype
     self._cpu = layers.cpu
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -128,9 +137,12 @@ class StackedMLP(Module):
   def _weights(self):
     """Per layer the kernel [M, I, O] and [M, 1, O] each of the others."""
     cast = lambda w: tf.cast(w, self._dtype)
+    dtypes = [self._dtype] * (len(self.kernel) - 1) + [self._last]
     layers = [
-      {'kernel': cast(kernel), 'bias': cast(bias)[:, None]}
-      for kernel, bias in zip(self.kernel, self.bias, strict=True)
+      {'kernel': tf.cast(kernel, dtype), 'bias': tf.cast(bias, dtype)[:, None]}
+      for kernel, bias, dtype in zip(
+        self.kernel, self.bias, dtypes, strict=True
+      )
     ]
     if self._norm == 'layer':
       for layer, offset, gain in zip(layers, self.offset, self.gain):
@@ -141,7 +153,7 @@ class StackedMLP(Module):
   def _apply(self, x, weights):
     x = tf.cast(x, self._dtype)
     for i, layer in enumerate(weights):
-      x = tf.matmul(x, layer['kernel'])
+      x = tf.matmul(tf.cast(x, layer['kernel'].dtype), layer['kernel'])
       if 'gain' in layer:
         x = layer_norm(x + layer['offset'], layer['gain'], layer['bias'])
       else:
@@ -256,7 +268,7 @@ class Decoder(Module):
         layers, inputs, config.mlp_layers, None, config.act, config.norm
       )
       self.out = {
-        key: layers.dense(self.mlp.size, int(np.prod(shapes[key])))
+        key: layers.dense(self.mlp.size, int(np.prod(shapes[key])), last=True)
         for key in self.mlp_keys
       }
 
