@@ -63,10 +63,7 @@ class UnitNormal(_Unscoped, tfd.Independent):
     return {'loc': tfu.ParameterProperties(event_ndims=event_ndims)}
 
   def _log_prob(self, value):
-    # One operation per entry, since the entries may be those of images.
-    square = tf.math.squared_difference(self._loc, value)
-    axes = list(range(-self._dims, 0))
-    square = tf.reduce_sum(square, axes) if axes else square
+    square = _square_distance(self._loc, value, self._dims)
     size = self.event_shape.num_elements()
     return -0.5 * (square + size * np.log(2 * np.pi))
 
@@ -340,6 +337,31 @@ class TanhNormal(_LocScale):
 
   def _mode(self):
     return tf.tanh(self._loc + tf.zeros_like(self._scale))
+
+
+def _square_distance(one, two, dims):
+  """Sum of (one - two)^2 over the last `dims` axes.
+
+  Few operations touch every entry, also in the gradient, since the entries may
+  be those of images.
+  """
+  shape = tf.broadcast_static_shape(one.shape, two.shape)
+  one, two = (
+    x if x.shape == shape else tf.broadcast_to(x, shape) for x in (one, two)
+  )
+
+  @tfutils.custom_gradient
+  def run(one, two):
+    difference = one - two
+
+    def grad(dy):
+      slope = difference * tf.reshape(2 * dy, [*dy.shape, *[1] * dims])
+      return slope, -slope
+
+    axes = list(range(-dims, 0))
+    return tf.reduce_sum(tf.square(difference), axes), grad
+
+  return run(one, two) if dims else tf.math.squared_difference(one, two)
 
 
 @tfutils.custom_gradient

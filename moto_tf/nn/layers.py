@@ -1,16 +1,25 @@
 """Seeded weights and the layers made of them."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from moto_tf.nn.tfutils import custom_gradient, make_seed, product
+from moto_tf.nn.tfutils import (
+  ACTIVATIONS,
+  custom_gradient,
+  make_seed,
+  product,
+)
 
 # Up to so many rows a product is cheaper as `product`.
 FEW_ROWS = 256
 # Up to so many channels, those of images, a transposed convolution is faster
 # forwards as `_subpixel_deconv`.
 FEW_UNITS = 4
+# From so many numbers on two casts take less time than they save.
+MANY = 2**14
 
 
 class Module:
@@ -98,6 +107,22 @@ class Layers:
   def norm(self, units: int) -> 'Norm':
     return Norm(units)
 
+  def activation(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An activation that on CPU computes many bfloat16 in float32.
+
+    TensorFlow's of bfloat16 take twice as long, but for relu.
+    """
+    act = ACTIVATIONS[name]
+    if not self.cpu or self.dtype == tf.float32 or name == 'relu':
+      return act
+
+    def precise(x):
+      if x.shape.is_fully_defined() and x.shape.num_elements() < MANY:
+        return act(x)
+      return tf.cast(act(tf.cast(x, tf.float32)), x.dtype)
+
+    return precise
+
   def _kernel(self, shape):
     return tf.Variable(self._glorot(shape), name='kernel')
 
@@ -141,7 +166,7 @@ class Conv(_Kernel):
     x, kernel, bias = self._cast(x)
     if self._cpu and kernel.shape[0] == 4 and x.shape[1:3] in ([6, 6], [7, 7]):
       return _window_conv(x[:, :6, :6], kernel) + bias
-    return tf.nn.bias_add(tf.nn.conv2d(x, kernel, 2, 'VALID'), bias)
+    return _add_bias(tf.nn.conv2d(x, kernel, 2, 'VALID'), bias)
 
 
 class Deconv(_Kernel):
@@ -156,12 +181,27 @@ class Deconv(_Kernel):
       # From a single pixel it is a matrix product, many times faster on CPU.
       x = tf.reshape(x, [count, inputs])
       x = tf.matmul(x, tf.reshape(kernel, [-1, inputs]), transpose_b=True)
-      return tf.nn.bias_add(tf.reshape(x, [count, size, size, units]), bias)
+      return _add_bias(tf.reshape(x, [count, size, size, units]), bias)
     if self._cpu and units <= FEW_UNITS:
       return _subpixel_deconv(x, kernel, bias)
     shape = [count, 2 * (rows - 1) + size, 2 * (cols - 1) + size, units]
     x = tf.nn.conv2d_transpose(x, kernel, shape, 2, 'VALID')
-    return tf.nn.bias_add(x, bias)
+    return _add_bias(x, bias)
+
+
+@custom_gradient
+def _add_bias(x, bias):
+  """x + bias, with a gradient of the bias that adds up in float32.
+
+  On CPU TensorFlow's adds up in bfloat16, where a sum no longer grows once it
+  is 256 times as large as what is added.
+  """
+  return tf.nn.bias_add(x, bias), lambda dy: (dy, _sum_pixels(dy))
+
+
+def _sum_pixels(x):
+  """Sum per channel; images first, which is faster where channels are few."""
+  return tf.reduce_sum(tf.reduce_sum(x, 0), [0, 1])
 
 
 @custom_gradient
@@ -232,8 +272,7 @@ def _subpixel_deconv(x, kernel, bias):
       strides=[1, 2, 2, 1],
       padding='VALID',
     )
-    # Over images first, which is faster where channels are few.
-    return dx, dkernel, tf.reduce_sum(tf.reduce_sum(dy, 0), [0, 1])
+    return dx, dkernel, _sum_pixels(dy)
 
   return y, grad
 

@@ -38,7 +38,7 @@ class MLP(Module):
       layers.norm(size) if norm == 'layer' else None for size in units
     ]
     self.out = layers.dense(sizes[-1], outputs, last=True) if outputs else None
-    self._act = ACTIVATIONS[act]
+    self._act = layers.activation(act)
     self.size = outputs or sizes[-1]
 
   def __call__(self, x: tf.Tensor) -> tf.Tensor:
@@ -87,7 +87,7 @@ class StackedMLP(Module):
       )
     self.members = members
     self._norm = norm
-    self._act = ACTIVATIONS[act]
+    self._act = layers.activation(act)
     self._dtype = layers.dtype
     self._last = tf.float32 if precise else layers.dtype
     self._cpu = layers.cpu
@@ -172,6 +172,7 @@ class Encoder(Module):
   def __init__(self, layers: Layers, shapes: dict[str, tuple], config):
     self.cnn_keys, self.mlp_keys = select_keys(shapes, config, 'encoder')
     self._dtype = layers.dtype
+    # Not that of `layers`, since it runs within the convolution.
     self._act = ACTIVATIONS[config.act]
     self.size, self.head = 0, None
     if self.cnn_keys:
@@ -233,7 +234,7 @@ class Decoder(Module):
   def __init__(self, layers: Layers, inputs: int, shapes: dict, config):
     self.cnn_keys, self.mlp_keys = select_keys(shapes, config, 'decoder')
     self._dtype = layers.dtype
-    self._act = ACTIVATIONS[config.act]
+    self._act = layers.activation(config.act)
     self._shapes = shapes
     self.head = None
     if self.cnn_keys:
