@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import ACT, SPACES, make_batch, tiny_config
+from agent_helpers import train
+from helpers import ACT, SPACES, make_agent, make_batch, tiny_config
+from latent_helpers import METHODS as LATENT
+from latent_helpers import latent_config
+from model_free_naive import make_free
 
 from moto_tf.agents.actor_critic import Critics
 from moto_tf.agents.pixel_nets import Head, Inputs
@@ -13,14 +17,9 @@ from moto_tf.nn.layers import MANY, Layers
 from moto_tf.nn.tfutils import ACTIVATIONS, make_seed
 
 SHAPES = {k: v.shape for k, v in SPACES.items()}
+pytestmark = pytest.mark.usefixtures('graphs')
 LOW = pytest.mark.parametrize('precision', ['mixed_float16', 'mixed_bfloat16'])
 CPU = pytest.mark.parametrize('cpu', [False, True])
-
-
-@pytest.fixture(autouse=True)
-def graphs():
-  """Agents of other tests may have switched tf.function off."""
-  tf.config.run_functions_eagerly(False)
 
 
 def model_losses(config, precision, cpu=False):
@@ -143,3 +142,24 @@ def test_many_bfloat16_are_activated_in_float32(name):
   )
   plain = Layers(0, 'float32', cpu=True).activation(name)
   assert plain is ACTIVATIONS[name]
+
+
+@LOW
+@pytest.mark.parametrize('method', ['bc', 'sac', 'cql', 'iql', *LATENT])
+def test_steps_of_the_other_methods_are_near_float32(method, precision):
+  rows = {}
+  for name in ('float32', precision):
+    if method in LATENT:
+      config = latent_config(method, precision=name)
+      agent = make_agent(config)
+    else:
+      agent, config = make_free(method, precision=name)
+    # At this scale nothing overflows, so that no step is skipped.
+    arrays = agent.save()
+    scales = [k for k in arrays if 'loss_scale/value' in k]
+    agent.load({**arrays, **dict.fromkeys(scales, np.float32(64))})
+    assert bool(scales) == (name == 'mixed_float16')
+    rows[name] = train(agent, config, 8 if method in LATENT else 3)[-1]
+  assert any(key.endswith('actor_loss') for key in rows['float32'])
+  for key, value in rows['float32'].items():
+    assert rows[precision][key] == pytest.approx(value, 0.05, 0.01), key
