@@ -41,7 +41,16 @@ BESIDE = {
 }
 UNTIL = {'methods_state': 40000}
 # Settings in which runs of a group differ, as the documents say there.
-SAID = {'kitchen_pixels': {'bc_onward', 'collect_std', 'variant'}}
+STAGED = {
+  key
+  for key, source in make_config('kitchen', 'staged').sources.items()
+  if source == 'staged'
+}
+SAID = {
+  'kitchen_pixels': {'bc_onward', 'collect', 'variant', *STAGED},
+  'precision': {'precision', 'variant'},
+  'precision_state': {'precision', 'variant'},
+}
 CHOICES = {
   'alpha_1': {'alpha': 1},
   'logit_std': {'penalty': 'logit_std'},
@@ -85,7 +94,10 @@ def test_a_run_can_be_repeated(path):
 
 
 # What does not reach the training.
-IDLE = {'logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'}
+IDLE = {
+  *('logdir', 'seed', 'offline_data', 'envs', 'eval_every', 'report_every'),
+  'checkpoint_milestones',
+}
 
 
 @pytest.mark.parametrize('path', RUNS, ids=str)
