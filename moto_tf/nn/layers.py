@@ -110,7 +110,7 @@ class Layers:
   def activation(self, name: str) -> Callable[[tf.Tensor], tf.Tensor]:
     """An activation that on CPU computes many bfloat16 in float32.
 
-    TensorFlow takes 1.4 to 2.6 times as long in bfloat16, but for relu and silu.
+    In bfloat16 they take 1.4 to 2.6 times as long, but for relu and silu.
     """
     act = ACTIVATIONS[name]
     if not self.cpu or self.dtype == tf.float32 or name in ('relu', 'silu'):
