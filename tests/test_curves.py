@@ -255,7 +255,34 @@ def test_unfinished_seed_is_named(tmp_path, capsys):
   found = curves.aggregate(runs, 'eval/success')
   assert found['grid'][-1] == 10000
   error = capsys.readouterr().err
-  assert f'cut at env_step 10000 of 20000, where {short} ends' in error
+  cut = f'cut at env_step 10000 of 20000, where {short} ends'
+  assert cut in error and cut in found['cut']
+  table = plotting.table({'eval/success': {'door': {'moto': found}}})
+  assert cut in table.splitlines()[-1]
+  rows = [row(x, eval_success=0.5) for x in (1000, 1960)]
+  write_run(tmp_path / 'door' / 'no_bc' / '0', rows)
+  runs = curves.find_runs([tmp_path], methods='no_bc')
+  assert 'cut' not in curves.aggregate(runs, 'eval/success')
+
+
+def test_unequal_budgets_are_named(tmp_path, capsys):
+  """Or a method that had more would be called better."""
+  ends = {'moto': 3000, 'no_bc': 2950, 'dreamerv2': 1400}
+  for method, end in ends.items():
+    rows = [row(x, eval_success=0.5) for x in (1000, 1400, end)]
+    write_run(tmp_path / 'runs' / method / '0', rows)
+  plot = lambda **options: plotting.plot(
+    [tmp_path / 'runs'], tmp_path / 'x', ['eval/success'], **options
+  )[-1].read_text()
+  said = (
+    'On metaworld_door-open the final values are after unequal environment '
+    'steps: moto 20,000, no_bc 19,500, dreamerv2 4,000.'
+  )
+  assert said in plot(statistics=True)
+  assert f'{said} --until X cuts all there.' in capsys.readouterr().err
+  for options in ({'methods': 'moto|no_bc'}, {'until': 4000}):
+    assert 'unequal' not in plot(**options)
+    assert 'unequal' not in capsys.readouterr().err
 
 
 def test_errors(tmp_path, capsys):

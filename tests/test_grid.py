@@ -1,10 +1,11 @@
 """Grids: what a file stands for, and its demonstrations. Nothing trains."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from grid_helpers import TEXT, grid_of, write
+from grid_helpers import TEXT, finish, grid_of, write
 
 from moto_tf.commands import settings
 from moto_tf.commands import suite as command
@@ -177,6 +178,46 @@ EPISODE = {
   'is_terminal': np.zeros(3, bool),
   'success': np.zeros(3, bool),
 }
+
+
+def test_figures_are_of_all_that_was_run(tmp_path, capsys):
+  """Also by other calls, without runs that failed."""
+  grid = grid_of(tmp_path)
+  for run in grid.runs:
+    finish(run, **{'eval/success': 0.5})
+  names = spec.layout(write(tmp_path))
+  figures = tmp_path / 'runs' / 'figures'
+  command.draw(grid, names)
+  table = (figures / 'table.md').read_text()
+  for method in ('moto', 'dreamerv2', 'mine'):
+    assert f'| gym_Pendulum-v1 | {method} | 2 |' in table
+  stale = figures / 'eval_return_statistics.png'
+  stale.touch()
+  command.draw(grid_of(tmp_path, methods='moto', seeds=[0]), names)
+  assert (figures / 'table.md').read_text() == table
+  assert not stale.exists()
+  failed = [x.logdir for x in grid.runs if x.config.name == 'moto']
+  command.draw(grid, names, failed)
+  assert '| moto | 0 | not run |' in (figures / 'table.md').read_text()
+  found = json.loads((figures / 'statistics.json').read_text())
+  assert [*found['eval/success']['methods']] == ['dreamerv2', 'mine']
+  assert f'as it failed: {failed[1]}' in capsys.readouterr().err
+  command.draw(grid, names, [run.logdir for run in grid.runs])
+  assert 'No figures: No runs' in capsys.readouterr().err
+
+
+def test_other_settings_are_found_before_demonstrations_are_recorded(
+  tmp_path, monkeypatch
+):
+  changed = grid_of(tmp_path, more=[{'horizon': 5}])
+  finish(changed.runs[0], step=4)
+  made = []
+  monkeypatch.setattr(demonstrations, 'make', lambda *args: made.append(args))
+  words = [str(write(tmp_path)), '--logdir', str(tmp_path / 'runs')]
+  with pytest.raises(SystemExit) as error:
+    command.main(words)
+  assert 'has other settings than the suite: horizon 5' in str(error.value)
+  assert not made
 
 
 def test_paths_are_whole_wherever_a_run_is_started(tmp_path, monkeypatch):

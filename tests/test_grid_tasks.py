@@ -3,11 +3,15 @@
 As docs/suites.md has it. Nothing is recorded and nothing trains.
 """
 
+import os
+
 import pytest
 from grid_helpers import write
 
-from moto_tf import rules
+from moto_tf import ownership, rules
 from moto_tf.commands import settings
+from moto_tf.config import Config
+from moto_tf.data.record import Recording
 from moto_tf.grid import GridError, demonstrations, spec
 
 # Settings of which each part of a file sets one fewer than the part before, so
@@ -51,6 +55,7 @@ def by_name(grid):
   return runs
 
 
+RECORDING = Recording('x', Config({'image': False}, 'env.'), 0, 0.0)
 PENDULUM, REACHER = 'gym_Pendulum-v1', 'gym_Reacher-v5'
 
 
@@ -68,6 +73,48 @@ def test_settings_by_task(tmp_path):
   assert last_words(runs[REACHER, 'moto']) == [91, 92, 92, 94]
   assert last_words(runs[PENDULUM, 'mine']) == [91, 91, 93, 94]
   assert last_words(runs[PENDULUM, 'moto']) == [91, 91, 91, 94]
+
+
+def test_the_last_one_of_keys_and_patterns_counts(tmp_path):
+  """Also where a key was set before, as on the command line of `train`."""
+  pattern = '.*_opt.lr'
+  grid = load(
+    tmp_path,
+    [{'critic_opt.lr': 2e-4}],
+    settings={'actor_opt.lr': 5e-5, 'critic_opt.lr': 5e-5},
+    special={'settings': {'actor_opt.lr': 6e-5}},
+    of_method={'presets': ['moto'], 'settings': {pattern: 1e-3}},
+  )
+  rates = {
+    key: (run.config.actor_opt.lr, run.config.critic_opt.lr)
+    for key, run in by_name(grid).items()
+  }
+  assert rates == {
+    (PENDULUM, 'moto'): (5e-5, 2e-4),
+    (PENDULUM, 'mine'): (1e-3, 2e-4),
+    (REACHER, 'moto'): (6e-5, 2e-4),
+    (REACHER, 'mine'): (1e-3, 2e-4),
+  }
+
+
+@pytest.mark.parametrize('key', ['variant: paper', 'method: dreamerv2_paper'])
+def test_runs_are_named_by_the_methods_of_the_suite(tmp_path, key):
+  """Whatever a file of presets calls them; else two would be one."""
+  path = tmp_path / 'preset.yaml'
+  path.write_text(f'horizon: 4\n{key}\n')
+  for parts in (
+    {'general': f', {path}'},
+    {'of_method': {'presets': ['moto', str(path)]}},
+  ):
+    grid = load(tmp_path, **parts)
+    by_name(grid)
+    labels = {run.label for run in grid.runs}
+    assert labels == {
+      f'{task}/{method}/0'
+      for task in (PENDULUM, REACHER)
+      for method in ('moto', 'mine')
+    }
+    assert 4 in {run.config.horizon for run in grid.runs}
 
 
 def test_files_of_presets_are_found_from_any_directory(tmp_path, monkeypatch):
@@ -148,6 +195,31 @@ def test_demonstrations_are_recorded_by_task(tmp_path):
   env = door.recording.env
   assert (env.action_repeat, env.time_limit) == (4, 60)
   assert hammer.recording.env.action_repeat == 2
+
+
+def test_demonstrations_of_another_suite_are_waited_for(
+  tmp_path, monkeypatch, capsys
+):
+  state = demonstrations.DemoState('x', tmp_path, 0, 1, RECORDING)
+  owner, calls = ownership.Owner(tmp_path), []
+
+  def wait(seconds):
+    """The other suite is done after the third look."""
+    assert not calls
+    waits.append(seconds)
+    if len(waits) == 3:
+      owner.close()
+
+  waits = []
+  monkeypatch.setattr(demonstrations.time, 'sleep', wait)
+  collect = lambda *args: calls.append(ownership.holder(tmp_path)['pid'])
+  monkeypatch.setattr(demonstrations.record, 'collect', collect)
+  demonstrations.make([state], 1)
+  # With a lock of its own, which is gone at the end.
+  assert calls == [os.getpid()] and ownership.holder(tmp_path) is None
+  said = capsys.readouterr().out
+  assert len(waits) == 3 and said.count('Waiting.') == 1
+  assert f'{tmp_path} is in use by this process itself' in said
 
 
 def test_the_kitchen_suites_have_the_presets_of_their_tasks():

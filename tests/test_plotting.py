@@ -114,10 +114,11 @@ def test_table(tmp_path):
   rows = [row(1010, eval_success=0.25, eval_return=1234.5678)]
   write_run(tmp_path / 'door' / 'mine' / '0', rows)
   path = plotting.plot([tmp_path], tmp_path)[-1]
-  intro, first, one, second, two = path.read_text().split('\n\n')
+  intro, first, one, remark, second, two = path.read_text().split('\n\n')
   assert 'the range of all seeds below five' in intro
   assert 'environment steps' in intro
   assert first == '## Success rate (evaluation)'
+  assert remark.endswith('unequal environment steps: moto 200, mine 100.')
   assert second == '## Return (evaluation)'
   head, rule, *lines = one.splitlines()
   assert head.startswith('| task | method | seeds | after offline training |')

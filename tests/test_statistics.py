@@ -143,7 +143,7 @@ def test_the_band_is_called_after_its_own_seeds(tmp_path):
   assert moto['seeds'] == [3, 2] and moto['each'] == pytest.approx([0.1, 0.2])
   title = comparison.figure(found).get_suptitle()
   assert title.endswith('bands: range of 2 seeds, 95% bootstrap interval')
-  assert '| moto | 2-3 | 0.13 | [0.10, 0.20] | range of 2 seeds |' in (
+  assert '| moto | 2-3 | 0.12 | [0.10, 0.20] | range of 2 seeds |' in (
     comparison.table(found)
   )
 
@@ -197,12 +197,13 @@ def test_comparison(tmp_path):
   results = json.loads(paths[0].read_text())['results']['eval/success']
   finals = [results[x]['moto']['final']['values'] for x in found['tasks']]
   moto = found['methods']['moto']
-  expected = scipy.stats.trim_mean(np.concatenate(finals), 0.25)
-  assert moto['iqm']['value'] == pytest.approx(expected)
-  each = [scipy.stats.trim_mean(x, 0.25) for x in zip(*finals)]
+  # Too few tasks for quarters of one seed.
+  assert found['average'] == 'mean'
+  assert moto['average']['value'] == pytest.approx(np.mean(finals))
+  each = np.mean(finals, 0)
   assert moto['each'] == pytest.approx(each)
-  assert moto['iqm']['low'] == pytest.approx(min(each))
-  assert moto['iqm']['kind'] == 'range'
+  assert moto['average']['low'] == pytest.approx(min(each))
+  assert moto['average']['kind'] == 'range'
   pairs = [(x['first'], x['second']) for x in found['improvement']]
   assert pairs[0] == ('moto', 'no_bc') and len(pairs) == 3
   assert all(x['low'] is None for x in found['improvement'])
@@ -220,12 +221,53 @@ def test_comparison_of_many_seeds(tmp_path):
   runs = curves.find_runs([tmp_path], methods='moto|no_bc')
   panels = curves.aggregate_all(runs, ['eval/success'])['eval/success']
   found = comparison.compare(panels)
-  iqm = found['methods']['moto']['iqm']
-  assert iqm['kind'] == 'bootstrap' and iqm['low'] < iqm['value'] < iqm['high']
+  iqm = found['methods']['moto']['average']
+  assert (
+    found['average'] == 'iqm'
+    and iqm['kind'] == 'bootstrap'
+    and iqm['low'] < iqm['value'] < iqm['high']
+  )
   (pair,) = found['improvement']
   assert 0.5 < pair['low'] <= pair['value'] <= pair['high'] == 1
   assert 'bands: 95% bootstrap' in comparison.figure(found).get_suptitle()
   assert '| 95% bootstrap interval |' in comparison.table(found)
+
+
+def panels_of(tmp_path, scores):
+  """Panels of scores[task][seed] of one method."""
+  for task, values in enumerate(scores):
+    for seed, score in enumerate(values):
+      path = tmp_path / f'{task}' / 'moto' / f'{seed}'
+      write_run(path, [row(1000, eval_success=score)], f'metaworld_{task}')
+  runs = curves.find_runs([tmp_path])
+  return curves.aggregate_all(runs, ['eval/success'])['eval/success']
+
+
+# Of three tasks, of which one is not learned, as in the suite `laptop`.
+APART = [[1.0, 0.98, 1.0], [0.95, 0.9, 0.97], [0.0, 0.05, 0.02]]
+
+
+def test_the_average_of_few_seeds_lies_in_their_range(tmp_path):
+  """Their interquartile mean does not: a single seed has no quarters."""
+  found = comparison.compare(panels_of(tmp_path / 'three', APART))
+  moto = found['methods']['moto']
+  average = moto['average']
+  assert average['low'] <= average['value'] <= average['high']
+  pooled = scipy.stats.trim_mean(np.ravel(APART), 0.25)
+  assert pooled > average['high'] and found['average'] == 'mean'
+  assert 'the mean of final success' in comparison.table(found)
+  figure = comparison.figure(found)
+  assert figure.axes[0].get_xlabel() == 'mean of final success'
+  four = [*APART, [0.5, 0.4, 0.6]]
+  found = comparison.compare(panels_of(tmp_path / 'four', four))
+  average = found['methods']['moto']['average']
+  assert found['average'] == 'iqm'
+  assert average['value'] == pytest.approx(
+    scipy.stats.trim_mean(np.ravel(four), 0.25)
+  )
+  each = [scipy.stats.trim_mean(x, 0.25) for x in zip(*four)]
+  assert found['methods']['moto']['each'] == pytest.approx(each)
+  assert '| method | seeds | IQM |' in comparison.table(found)
 
 
 def test_nothing_to_compare(tmp_path):

@@ -172,8 +172,12 @@ def test_the_rest_of_an_episode_by_its_actions_alone(agent):
   assert steps[1] == pytest.approx(np.mean(pair))
   assert steps[5] == pytest.approx(found[0]['predicted'][8]) and len(steps) == 6
   assert numbers['policy']['final'] == 10
-  numbers['largest_in_data'] = 2.0
-  assert 'The largest of the data is 2.' in composition.describe(numbers)
+  numbers |= {'largest_in_data': 2.0, 'policy_average': 0.0}
+  text = composition.describe(numbers)
+  assert text.endswith('The largest of the data is 2.')
+  numbers['policy_average'] = 0.99
+  assert text in composition.describe(numbers)
+  assert '(policy_average 0.99)' in composition.describe(numbers)
   composition.draw(numbers, found, rewards)
 
 

@@ -87,8 +87,14 @@ def test_imagination_takes_the_actions_on_record(agent, loaded, monkeypatch):
     np.testing.assert_array_equal(start['deter'], calls[0][0]['deter'])
 
 
-def test_policy_imagination_is_that_of_training(agent):
-  """With the same draws, samples of the policy visit the same states."""
+@pytest.mark.parametrize('share', [1.0, 0.1])
+def test_policy_imagination_is_that_of_training(share):
+  """With the same draws, samples of the policy visit the same states.
+
+  They are not drawn towards the mean, as where episodes are collected.
+  """
+  agent = make_agent(tiny_config(collect_std=share))
+  randomize(agent)
   start = {k: encode(agent, make_episode(), 0)[k] for k in ('deter', 'stoch')}
   actor = agent.behavior.actor
   seq = agent.model.imagine(actor, start, STEPS, fixed_seed(3))

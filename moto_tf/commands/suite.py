@@ -14,7 +14,8 @@ command train, apply to all runs.
 import argparse
 import contextlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import moto_tf
 from moto_tf.commands import (
@@ -121,6 +122,7 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
     # First: that there is no cluster is soon found.
     launcher = RayLauncher(grid.root, args.ray, cores, grid.gpus)
     count, here = launcher.capacity(), 1
+  schedule.look(grid)  # Before hours of recording: are settings the same?
   demos = demonstrations.look(grid)
   for demo in demos:
     print(f'{demo.task}: {demo.have} of {demo.want} demonstrations.')
@@ -147,28 +149,54 @@ def run(grid: spec.Grid, args: argparse.Namespace) -> dict[str, str]:
   if stop.number is not None:
     print('Saved. The same command goes on.', flush=True)
     sys.exit(128 + stop.number)
-  draw(grid)
+  failed = [board.runs[label].logdir for label in board.failed]
+  draw(grid, spec.layout(spec.find(args.suite)), failed)
   for label, problem in board.failed.items():
     print(f'Failed twice, skipped: {label}: {problem}', file=sys.stderr)
   return board.failed
 
 
-def draw(grid: spec.Grid) -> None:
-  """Writes figures and table of what was run, and prints the table."""
+def draw(
+  grid: spec.Grid,
+  names: tuple[Sequence[str], Sequence[str]],
+  failed: Sequence[Path] = (),
+) -> None:
+  """Writes figures and table of what was run, and prints the table.
+
+  Args:
+    grid: what the command line chose of the suite.
+    names: all tasks and methods of the suite. Of what was not chosen, that is
+      drawn, too, which other calls have run.
+    failed: log directories of runs that are left out, as their curves are
+      short, and all seeds of a method are drawn as far as the shortest.
+  """
   from moto_tf.results import curves, plotting
 
-  layout = plotting.Layout(grid.tasks, grid.methods)
-  places = [grid.root], grid.root / 'figures', grid.metrics
+  found = sorted(grid.root.glob('*/*/*/metrics.jsonl'))
+  runs = [x.parent for x in found if x.parent not in failed]
+  there = {(x.parts[-3], x.parts[-2]) for x in runs}
+  tasks = {*grid.tasks, *(task for task, _ in there)}
+  methods = {*grid.methods, *(method for _, method in there)}
+  layout = plotting.Layout(
+    [x for x in names[0] if x in tasks], [x for x in names[1] if x in methods]
+  )
+  outdir = grid.root / 'figures'
+  places = runs, outdir, grid.metrics
   options = {'xaxis': grid.xaxis, 'layout': layout}
   try:
     paths = plotting.plot(*places, **options)
-    if len(grid.methods) > 1:
+    # Those of an earlier call may be of other runs.
+    for path in outdir.glob('*statistics.*'):
+      path.unlink()
+    if len(layout.methods) > 1:
       with contextlib.suppress(curves.PlotError):
         # Where some task has runs of all methods.
         paths = plotting.plot(*places, **options, statistics=True)
   except curves.PlotError as error:
     print(f'No figures: {error}', file=sys.stderr)
     return
+  for path in failed:
+    print(f'Left out of the figures, as it failed: {path}.', file=sys.stderr)
   print(paths[-1].read_text())
   for path in paths:
     print(f'Wrote {path}.')

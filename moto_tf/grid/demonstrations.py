@@ -1,6 +1,7 @@
 """Demonstrations of a grid: checked, and recorded where they are missing."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 from moto_tf import envs, memory
@@ -8,9 +9,11 @@ from moto_tf.config import Config
 from moto_tf.data import episodes, inspect, record
 from moto_tf.grid import GridError
 from moto_tf.grid.spec import Demos, Grid
-from moto_tf.ownership import Owner
+from moto_tf.ownership import OwnedError, Owner
 from moto_tf.presets import load_configs
 from moto_tf.training import rundir
+
+WAIT = 2.0  # Seconds between looks at demonstrations of another process.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,14 +98,29 @@ def _look(task: str, directory: Path, env, demos: Demos, own: bool):
 def make(states: list[DemoState], workers: int) -> None:
   """Records what is missing; what is there is read and checked.
 
+  Another process that records there is waited for.
+
   Raises:
     MotoError: episodes are damaged or of other settings, or too few attempts
-      succeed; or another process records there.
+      succeed.
   """
   for state in states:
     if state.recording is None:
       continue
     env = {f'env.{k}': v for k, v in state.recording.env.items()}
     memory.check_rollouts(load_configs().defaults.replace(env), workers)
-    with Owner(state.directory):
+    with _own(state.directory):
       record.collect(state.recording, state.directory, state.want, workers)
+
+
+def _own(directory):
+  """The directory, as soon as no other process has it."""
+  said = ''
+  while True:
+    try:
+      return Owner(directory)
+    except OwnedError as error:
+      if str(error) != said:
+        said = str(error)
+        print(f'{said} Waiting.', flush=True)
+      time.sleep(WAIT)

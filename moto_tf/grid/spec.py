@@ -187,12 +187,12 @@ def load(
     for task, of_task in task_parts.items():
       for method, of_method in method_parts.items():
         part = [content, of_task, of_method]
-        names, values = _compose(configs, method, part, more)
+        names, values = _compose(method, part, more)
         values |= {'task': task, 'seed': seed}
         values |= {'plugins': plugins} if plugins else {}
         values['logdir'] = brace(str(root / task / method / str(seed)))
         where = f'{path}, {task}, {method}'
-        runs.append(_make_run(configs, names, values, where))
+        runs.append(_make_run(configs, method, names, values, where))
   demos = {}
   for task, of_task in task_parts.items():
     demos[task] = _demos(path, content, of_task, task)
@@ -224,8 +224,8 @@ def _read(path):
   return plain(yamlfile.read(path)[0])
 
 
-def _compose(configs, method, parts, more):
-  """Presets and settings of a task and a method, a name for it among them."""
+def _compose(method, parts, more):
+  """Presets and settings of a task and a method."""
   general, of_task, of_method = parts
   own = of_method.get('presets')
   if own is None:
@@ -235,20 +235,21 @@ def _compose(configs, method, parts, more):
   names += own
   names = [str(rules.expand(x).absolute()) if is_file(x) else x for x in names]
   values = {}
-  for part in parts:
-    values |= flatten(part.get('settings', {}))
-  for part in more:
-    if isinstance(part, Mapping):
-      values |= part
-  known = [x for x in names if 'method' in configs.presets.get(x, ())]
-  if method != (known[-1] if known else configs.defaults.method):
-    values['variant'] = method
+  settings = [flatten(part.get('settings', {})) for part in parts]
+  for part in [*settings, *(x for x in more if isinstance(x, Mapping))]:
+    for key, value in part.items():
+      # To the end: a pattern may match what another key sets.
+      values.pop(key, None)
+      values[key] = value
   return list(map(str, names)), values
 
 
-def _make_run(configs, names, values, where):
+def _make_run(configs, method, names, values, where):
   try:
     made = configs.make(*names, values)
+    if made.name != method:
+      values['variant'] = '' if made.method == method else method
+      made = configs.make(*names, values)
   except ConfigError as error:
     raise GridError(f'{where}: {error}') from None
   config = made.with_whole_paths()

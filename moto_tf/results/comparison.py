@@ -1,6 +1,6 @@
 """Methods over all tasks: interquartile mean, profiles, improvement."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import matplotlib
 import numpy as np
@@ -12,6 +12,12 @@ from moto_tf.results.curves import PlotError, interval_label, rank
 from moto_tf.results.plotting import STYLE, look, new_figure
 
 THRESHOLDS = np.linspace(0, 1, 101)
+QUARTERS = 4
+AVERAGES = {
+  'iqm': statistics.interquartile_mean,
+  'mean': lambda values: np.mean(values, -1),
+}
+NAMES = {'iqm': 'interquartile mean (IQM)', 'mean': 'mean'}
 
 
 def compare(panels: Mapping) -> dict:
@@ -21,11 +27,11 @@ def compare(panels: Mapping) -> dict:
     panels: summaries of `curves.aggregate` as panels[task][method].
 
   Returns:
-    As JSON: `tasks`; by method `methods` with seeds (of each task), iqm,
-    profile over `thresholds`, each with low, high and kind of its band, and
-    `each`, the interquartile mean of each seed that all tasks have, where these
-    are few; by pair of methods `improvement`, with the tasks that these two
-    have.
+    As JSON: `tasks`; `average`, which is iqm or mean (see `average_of`); by
+    method `methods` with seeds (of each task), average, profile over
+    `thresholds`, each with low, high and kind of its band, and `each`, the
+    average of each seed that all tasks have, where these are few; by pair of
+    methods `improvement`, with the tasks that these two have.
 
   Raises:
     PlotError: no task has runs of all methods.
@@ -37,16 +43,18 @@ def compare(panels: Mapping) -> dict:
       f'No task has runs of all of {", ".join(methods)}, so there is nothing '
       'to compare over. Choose methods with --methods.'
     )
-  found = {'tasks': tasks, 'thresholds': THRESHOLDS.tolist(), 'methods': {}}
-  for method in methods:
-    values = scores[method]
+  name = average_of(scores.values())
+  average = AVERAGES[name]
+  found = {'tasks': tasks, 'average': name, 'thresholds': THRESHOLDS.tolist()}
+  found['methods'] = {}
+  for method, values in scores.items():
     every = np.concatenate([[*x.values()] for x in values])
     above = lambda x: statistics.profile(x, THRESHOLDS)
     found['methods'][method] = {
       'seeds': [len(x) for x in values],
-      'iqm': _banded(values, every, statistics.interquartile_mean),
+      'average': _banded(values, every, average),
       'profile': _banded(values, every, above),
-      'each': _each(values),
+      'each': _each(values, average),
     }
   found['improvement'] = [
     _pair(panels, first, second)
@@ -57,6 +65,21 @@ def compare(panels: Mapping) -> dict:
   return found
 
 
+def average_of(scores: Iterable[list[dict[int, float]]]) -> str:
+  """The average of final success that can have a band: `iqm` or `mean`.
+
+  The band of few seeds is the range of the averages of single seeds. One with
+  fewer than QUARTERS tasks has no quarters to cut: its interquartile mean would
+  be the mean, and that of all runs could lie outside the range.
+
+  Args:
+    scores: of each method, those of each task by seed.
+  """
+  scores = list(scores)
+  few = any(len(x) < statistics.FEW for values in scores for x in values)
+  return 'mean' if few and len(scores[0]) < QUARTERS else 'iqm'
+
+
 def _banded(values, every, statistic):
   low, high, kind = statistics.band(values, statistic)
   plain = lambda x: None if x is None else np.asarray(x).tolist()
@@ -64,11 +87,11 @@ def _banded(values, every, statistic):
   return {'value': value, 'low': plain(low), 'high': plain(high), 'kind': kind}
 
 
-def _each(values):
+def _each(values, average):
   if min(map(len, values)) >= statistics.FEW:
     return None
   each = statistics.of_each_seed(values)
-  return [float(statistics.interquartile_mean(x)) for x in each]
+  return [float(average(x)) for x in each]
 
 
 def _pair(panels, first, second):
@@ -96,13 +119,14 @@ def figure(found: dict) -> Figure:
     fig = new_figure(13, min(1.6 + 0.32 * rows, 12))
     left, middle, right = fig.subplots(1, 3)
     for i, (name, entry) in enumerate(methods.items()):
-      style, iqm = look(name, methods), entry['iqm']
-      if iqm['low'] is not None:
-        left.plot([iqm['low'], iqm['high']], [i, i], color=style['color'], lw=5)
+      style, average = look(name, methods), entry['average']
+      if average['low'] is not None:
+        ends = [average['low'], average['high']]
+        left.plot(ends, [i, i], color=style['color'], lw=5)
       for value in entry['each'] or ():
         left.plot(value, i, '|', color='black', ms=12)
       marker = {'color': style['color'], 'marker': style['marker']}
-      left.plot(iqm['value'], i, mec='black', ms=8, **marker)
+      left.plot(average['value'], i, mec='black', ms=8, **marker)
       step = {'markevery': (3 * i, 20), 'ms': 5, 'lw': 1.6, **style}
       curve = entry['profile']
       middle.plot(
@@ -114,7 +138,8 @@ def figure(found: dict) -> Figure:
         middle.fill_between(found['thresholds'], *ends, **fill)
     left.set_yticks(range(len(methods)), [label(x) for x in methods])
     left.invert_yaxis()
-    left.set(xlim=(-0.03, 1.03), xlabel='interquartile mean of final success')
+    text = f'{NAMES[found["average"]]} of final success'
+    left.set(xlim=(-0.03, 1.03), xlabel=text)
     middle.set(xlabel='success', ylabel='share of runs above')
     middle.legend(frameon=False, fontsize=8)
     names = [f'{label(x["first"])} > {label(x["second"])}' for x in pairs]
@@ -128,7 +153,7 @@ def figure(found: dict) -> Figure:
     right.set(xlim=(-0.03, 1.03), xlabel='probability of improvement')
     kinds = {}
     for entry in methods.values():
-      kinds.setdefault(entry['iqm']['kind'], []).append(_count(entry))
+      kinds.setdefault(entry['average']['kind'], []).append(_count(entry))
     bands = ', '.join(interval_label(k, n) for k, n in kinds.items() if k)
     tasks = f'{len(found["tasks"])} task{"s" * (len(found["tasks"]) != 1)}'
     title = f'{tasks} that all methods have; bands: {bands or "none, one seed"}'
@@ -148,23 +173,25 @@ def label(method: str) -> str:
 
 def table(found: dict) -> str:
   """Markdown of what `compare` returns."""
+  average = found['average']
   lines = [
     f'Over {", ".join(found["tasks"])}, which all methods have: the '
-    'interquartile mean (IQM) of final success over tasks and seeds.',
+    f'{NAMES[average]} of final success over tasks and seeds.',
     '',
-    '| method | seeds | IQM | band | of |',
+    f'| method | seeds | {average.replace("iqm", "IQM")} | band | of |',
     '| --- | ---: | ---: | ---: | --- |',
   ]
   for name, entry in found['methods'].items():
-    iqm, seeds = entry['iqm'], entry['seeds']
+    average, seeds = entry['average'], entry['seeds']
     ends = '-'
-    if iqm['low'] is not None:
-      ends = f'[{iqm["low"]:.2f}, {iqm["high"]:.2f}]'
+    if average['low'] is not None:
+      ends = f'[{average["low"]:.2f}, {average["high"]:.2f}]'
     kind = 'no two seeds of all tasks' if max(seeds) > 1 else 'one seed'
-    if iqm['kind']:
-      kind = interval_label(iqm['kind'], [_count(entry)])
+    if average['kind']:
+      kind = interval_label(average['kind'], [_count(entry)])
     count = '-'.join(str(x) for x in sorted({min(seeds), max(seeds)}))
-    lines.append(f'| {name} | {count} | {iqm["value"]:.2f} | {ends} | {kind} |')
+    value = f'{average["value"]:.2f}'
+    lines.append(f'| {name} | {count} | {value} | {ends} | {kind} |')
   if found['improvement']:
     lines += [
       '',

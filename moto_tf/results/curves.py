@@ -226,7 +226,8 @@ def aggregate(
     grid, mean, low, high [N], interval (kind), each [S, N] where that is the
     range, seeds, runs, online_start (x there), and the summaries offline,
     final, best, area (mean height of the curve) and minutes (wall-clock of the
-    runs), with mean, low, high and values of the seeds. None without values.
+    runs), with mean, low, high and values of the seeds; cut, a sentence, where
+    a seed ends long before others. None without values.
   """
   name = f'{metric} of {runs[0].method} on {runs[0].task}'
   curves = [(run, *curve(run, metric, xaxis)) for run in runs]
@@ -241,16 +242,16 @@ def aggregate(
   last = max(x[-1] for _, x, _ in curves)
   if end < start:
     return warn(f'{name}: the seeds share no {xaxis}, not drawn.')
-  if end - start < 0.95 * (last - start):
-    short = [str(run.path) for run, x, _ in curves if x[-1] == end]
-    warn(f'{name}: cut at {xaxis} {end:g} of {last:g}, where {short[0]} ends.')
+  cut, means = '', statistics.running_mean
+  if end - start < statistics.NEAR * (last - start):
+    short = next(str(run.path) for run, x, _ in curves if x[-1] == end)
+    cut = f'{name}: cut at {xaxis} {end:g} of {last:g}, where {short} ends.'
+    warn(cut)
   every = np.unique(np.concatenate([x for _, x, _ in curves]))
   every = every[(every >= start) & (every <= end)]
   values = np.stack([np.interp(every, x, y) for _, x, y in curves])
   grid = every if len(every) <= POINTS else np.linspace(start, end, POINTS)
-  drawn = np.stack(
-    [np.interp(grid, x, running_mean(y, smooth)) for _, x, y in curves]
-  )
+  drawn = np.stack([np.interp(grid, x, means(y, smooth)) for _, x, y in curves])
   share = metric.endswith('/success')
   low, high, kind = _bounded(drawn, share)
   before = [
@@ -277,6 +278,7 @@ def aggregate(
     'best': _summary(values.max(1), share),
     'area': _summary(_area(every, values), share),
     'minutes': _summary(times) if times else None,
+    **({'cut': cut} if cut else {}),
   }
 
 
@@ -357,13 +359,6 @@ def _mean(values):
   """Mean of a list, or a mean that is one already; None if one is None."""
   values = values if isinstance(values, list) else [values]
   return None if None in values else float(np.mean(values))
-
-
-def running_mean(y: np.ndarray, count: int) -> np.ndarray:
-  """Mean of every value [N] and up to count - 1 before it."""
-  return np.array(
-    [y[max(0, i - count + 1) : i + 1].mean() for i in range(len(y))]
-  )
 
 
 def _area(x, values):

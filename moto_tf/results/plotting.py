@@ -26,6 +26,7 @@ from moto_tf.results.curves import (
   rank,
 )
 from moto_tf.results.mixture import warn_of_mixtures
+from moto_tf.results.statistics import unequal_budgets
 
 # Okabe and Ito, "Color Universal Design", without yellow; told apart with any
 # colour vision.
@@ -200,6 +201,9 @@ def plot(
   for metric in metrics:
     if metric not in results:
       warn(f'no run has values of {metric} over {xaxis}, not drawn.')
+  unit = LABELS.get(xaxis, xaxis).lower()
+  for remark in unequal_budgets(next(iter(results.values())), unit):
+    warn(f'{remark} --until X cuts all there.')
   labels = {k: v.format('2 to 4') for k, v in INTERVALS.items()}
   content = {'xaxis': xaxis, 'smooth': smooth, 'intervals': labels}
   if until < math.inf:
@@ -282,7 +286,15 @@ def table(
         rows.append([task, method, str(len(found['seeds'])), *cells])
     lines = [f'| {" | ".join(row)} |' for row in rows]
     parts.append(f'## {LABELS.get(metric, metric)}\n\n' + '\n'.join(lines))
+    parts += _remarks(panels, xaxis)
   return '\n\n'.join(parts) + '\n'
+
+
+def _remarks(panels, xaxis):
+  """Sentences on what of a table is not of equal budgets."""
+  found = [x for panel in panels.values() for x in panel.values()]
+  cuts = [x['cut'] for x in found if 'cut' in x]
+  return cuts + unequal_budgets(panels, LABELS.get(xaxis, xaxis).lower())
 
 
 def _cell(summary, form):

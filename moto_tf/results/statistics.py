@@ -14,6 +14,7 @@ import numpy as np
 FEW = 5
 LEVEL = 0.95
 SAMPLES = 2000
+NEAR = 0.95  # Of the longest: budgets that are taken for equal.
 
 Statistic = Callable[[np.ndarray], np.ndarray]
 
@@ -24,6 +25,13 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
   count = ordered.shape[-1]
   cut = count // 4
   return ordered[..., cut : count - cut].mean(-1)
+
+
+def running_mean(y: np.ndarray, count: int) -> np.ndarray:
+  """Mean of every value [N] and up to count - 1 before it."""
+  return np.array(
+    [y[max(0, i - count + 1) : i + 1].mean() for i in range(len(y))]
+  )
 
 
 def profile(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -143,6 +151,24 @@ def t_quantile(share: float, freedom: int) -> float:
     below = 0.5 + scale * middle / 1200 * float(weights @ heights)
     low, high = (middle, high) if below < share else (low, middle)
   return math.sqrt(freedom) * math.tan(low)
+
+
+def unequal_budgets(panels: Mapping, unit: str) -> list[str]:
+  """A sentence per task on which methods ended far apart.
+
+  Args:
+    panels: summaries of `curves.aggregate` as panels[task][method].
+    unit: of their axis, in the plural.
+  """
+  said = []
+  for task, panel in panels.items():
+    ends = {method: found['grid'][-1] for method, found in panel.items()}
+    if min(ends.values()) < NEAR * max(ends.values()):
+      each = ', '.join(f'{k} {v:,.0f}' for k, v in ends.items())
+      said.append(
+        f'On {task} the final values are after unequal {unit}: {each}.'
+      )
+  return said
 
 
 def shared_scores(

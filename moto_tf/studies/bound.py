@@ -18,7 +18,13 @@ from moto_tf.errors import warn
 from moto_tf.results import evaluations
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyResult, StudySkipped
-from moto_tf.studies.common import LEGEND, pearson, show, spearman
+from moto_tf.studies.common import (
+  LEGEND,
+  TRAINED,
+  pearson,
+  show,
+  spearman,
+)
 from moto_tf.studies.context import encode_together
 from moto_tf.studies.penalty import imagine
 from moto_tf.studies.returns import (
@@ -79,6 +85,7 @@ def measure(context) -> StudyResult:
     'experts': len(experts),
     'expert_return': expert_return(experts),
     'horizon': steps,
+    'policy_average': context.config.policy_average,
     'used': used[0] if used else next(iter(rows[0]['uncertainty'])),
     'checkpoints': rows,
     'relations': relate(rows),
@@ -202,12 +209,13 @@ def relate(rows: list[dict]) -> dict:
 
 def describe(numbers: dict) -> str:
   """A row per checkpoint, and the relations."""
-  used = numbers['used']
+  used, share = numbers['used'], numbers['policy_average']
+  average = TRAINED.format(share) if share else ''
   head = ('step', 'uncertainty', 'return', 'in the model', 'success', 'gap')
   lines = [
     f'{numbers["experts"]} successful episodes, which return '
     f'{numbers["expert_return"]:.1f}; uncertainty is {used}, of Eq. 12 with '
-    f'H = {numbers["horizon"]}.',
+    f'H = {numbers["horizon"]}.{average}',
     ''.join(f'{x:>14}' for x in head),
   ]
   for row in numbers['checkpoints']:

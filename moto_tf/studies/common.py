@@ -7,6 +7,11 @@ from moto_tf.nn.tfutils import make_seed
 
 # Fixes all randomness, so that a second diagnosis gives the same numbers.
 SEED = 0
+# Follows numbers of the policy in its model, where averaged weights act.
+TRAINED = (
+  ' In the model, this is the trained policy; the real episodes are played by '
+  'its averaged weights (policy_average {:g}).'
+)
 LEGEND = {'fontsize': 9, 'frameon': False, 'columnspacing': 1.2}
 
 

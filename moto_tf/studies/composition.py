@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from moto_tf.data import episodes as files
 from moto_tf.results.plotting import COLORS, STYLE, new_figure
 from moto_tf.studies import StudyError, StudyResult, StudySkipped
-from moto_tf.studies.common import LEGEND
+from moto_tf.studies.common import LEGEND, TRAINED
 from moto_tf.studies.context import encode_together, find_data
 from moto_tf.studies.penalty import imagine
 from moto_tf.studies.returns import (
@@ -42,6 +42,7 @@ def measure(context) -> StudyResult:
   rewards, _ = model_rewards(agent, config, start, steps)
   numbers = summarise(found, rewards, most)
   numbers['largest_in_data'] = largest_reward(context)
+  numbers['policy_average'] = config.policy_average
   return StudyResult(
     numbers, describe(numbers), {'composition': draw(numbers, found, rewards)}
   )
@@ -168,8 +169,9 @@ def largest_reward(context) -> float | None:
 def describe(numbers: dict) -> str:
   """The sentences that belong to the figure."""
   replayed, policy = numbers['replayed'], numbers['policy']
-  data = numbers['largest_in_data']
+  data, share = numbers['largest_in_data'], numbers['policy_average']
   beside = '' if data is None else f' The largest of the data is {data:g}.'
+  beside += TRAINED.format(share) if share else ''
   return (
     f'Seen until {numbers["things"] - 1} of {numbers["things"]} things stand, '
     f'then by the actions alone, {replayed["episodes"]} successful episodes '
@@ -183,7 +185,7 @@ def draw(numbers: dict, found: list[dict], rewards: np.ndarray) -> Figure:
   """Predicted rewards: successful episodes left, the policy's right.
 
   Args:
-    numbers: of `summarise`, with largest_in_data.
+    numbers: of `summarise`, with largest_in_data and policy_average.
     found, rewards: likewise.
   """
   with matplotlib.rc_context(STYLE):

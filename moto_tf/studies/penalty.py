@@ -73,8 +73,9 @@ def imagine(
   Args:
     start: deter and stoch [N, ...].
     actions: [K, N, A], or None for those of the policy.
-    mode: of the policy: train samples, eval acts as in evaluation. It is the
-      trained one, also where averaged weights act.
+    mode: of the policy: train samples, as where it is trained, `collect_std`
+      or not; eval acts as in evaluation. It is the trained one, also where
+      averaged weights act.
     names: statistics that are measured; None for all that the agent's latents
       have.
     number: another one gives other members and noise.
@@ -91,9 +92,13 @@ def imagine(
   action_noise = uniform(shape, action_seed)
 
   def act(k, state):
-    if actions is None:
-      return agent.act(rssm.get_feat(state), action_noise[k], mode)
-    return actions[k]
+    if actions is not None:
+      return actions[k]
+    feat, noise = rssm.get_feat(state), action_noise[k]
+    if mode == 'eval':
+      return agent.act(feat, noise, mode)
+    actor = agent.behavior.actor
+    return actor.dist(actor.outputs(feat)).sample(noise=noise)
 
   states = rssm.imagine(start, act, members, noise)[1:]
   penalties = statistics(rssm.latent)

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from moto_tf.results import curves
+from moto_tf.results import curves, statistics
 from moto_tf.results.plotting import (
   COLORS,
   LABELS,
@@ -99,7 +99,7 @@ def draw(found: dict) -> Figure:
         x, y = found['curves'][metric]
         marker = None
         if metric == 'episode/success':
-          y = curves.running_mean(y, WINDOW)
+          y = statistics.running_mean(y, WINDOW)
         elif metric == 'eval/success':
           marker = 'o'
         ax.plot(x, y, color=color, lw=1.6, marker=marker, ms=5, label=label)
