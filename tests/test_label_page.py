@@ -88,6 +88,47 @@ def test_a_person_labels_by_keys(window, tmp_path):
     assert [row['labelled'] for row in client.rows().values()] == [1, 0, 0]
 
 
+def test_rewards_of_labels_that_had_none(window, tmp_path):
+  """They are open until they have them, and undo puts back what was there."""
+  path = make_directory(tmp_path, 2) / 'a-6.npz'
+  with serving(tmp_path) as client:
+    client.label(episode='a-6.npz', label='success', start=3)
+    client.label(episode='b-7.npz', label='failure', reward=True)
+  before = load(path)
+  with serving(tmp_path, reward=True) as client:
+    show(window, client.url)
+    assert text(window, 'count') == '1 of 2 labelled'
+    assert text(window, 'name') == 'a-6.npz'
+    wanted = 'Labelled success from record 3, without rewards'
+    assert text(window, 'state').startswith(wanted)
+    window.press('f')
+    window.wait(TEXT.format('count'), '2 of 2 labelled')
+    assert not load(path)['reward'].any()
+    window.press('u')
+    window.wait(TEXT.format('count'), '1 of 2 labelled')
+    for key, value in load(path).items():
+      np.testing.assert_array_equal(value, before[key])
+  with serving(tmp_path) as client:
+    # In a session without rewards, too.
+    path, key = tmp_path / 'b-7.npz', 'log_reward_recorded'
+    assert key in load(path)
+    show(window, client.url)
+    assert text(window, 'count') == '2 of 2 labelled'
+    window.press('n')
+    window.wait(TEXT.format('record'), '7 / 7')
+    window.press('s')
+    window.wait(
+      TEXT.format('state'),
+      'Labelled success at the last record; no success was recorded',
+    )
+    assert key not in load(path)
+    window.press('u')
+    window.wait(
+      TEXT.format('state'), 'Labelled failure; no success was recorded'
+    )
+    assert key in load(path) and not load(path)['reward'].any()
+
+
 def test_ways_through_the_episodes(window, tmp_path):
   make_directory(tmp_path)
   with serving(tmp_path) as client:

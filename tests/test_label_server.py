@@ -77,6 +77,25 @@ def test_labels_are_written_and_read_again(tmp_path):
     assert client.label(episode='a-6.npz', label='failure')[0] == 404
 
 
+def test_a_label_may_have_its_own_rewards(tmp_path):
+  """So that what it replaced can be put back, whatever the collection does."""
+  path = make_directory(tmp_path) / 'a-6.npz'
+  recorded = load(path)['reward']
+  with serving(tmp_path, reward=True) as client:
+    label = lambda **values: client.label(episode=path.name, **values)[1]
+    row = label(label='success', start=3)
+    assert row['rewarded'] and load(path)['reward'].sum() == 4
+    row = label(label='failure', reward=False)
+    assert row['labelled'] and not row['rewarded']
+    np.testing.assert_array_equal(load(path)['reward'], recorded)
+  with serving(tmp_path) as client:
+    row = label(label='success', start=2, reward=True)
+    assert row['rewarded'] and load(path)['reward'].sum() == 5
+    assert not label(label='success', start=2)['rewarded']
+  said = [json.loads(x) for x in (tmp_path / RECORD).read_text().splitlines()]
+  assert [x['reward'] for x in said] == [True, False, True, False]
+
+
 @pytest.fixture(scope='module')
 def shared(tmp_path_factory):
   """A Client, whose requests must change nothing, and its two episodes."""
@@ -103,6 +122,8 @@ def client(shared):
     ({'label': 'success', 'start': True}, 400, 'Expected'),
     ({'label': 'success', 'start': 2.0}, 400, 'Expected'),
     ({'label': 'failure', 'start': 2}, 400, 'Expected'),
+    ({'label': 'failure', 'reward': 1}, 400, 'Expected'),
+    ({'label': 'failure', 'reward': 'yes'}, 400, 'Expected'),
     ({'label': 'maybe'}, 400, "got {'episode': 'a-6.npz', 'label': 'maybe'}"),
     ({'label': []}, 400, 'Expected'),
     ({}, 400, 'Expected'),

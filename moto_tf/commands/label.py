@@ -52,13 +52,19 @@ def main(argv: list[str] | None = None) -> None:
 
 def _describe(collection, server):
   rows = collection.rows()
-  count = sum(row.get('labelled', False) for row in rows)
+  labelled = [row for row in rows if row.get('labelled')]
   broken = sum(bool(row['problem']) for row in rows)
   others = [x for x in collection.keys if x != collection.key]
   lines = [
-    f'{collection.directory}: {len(rows)} episodes, {count} labelled, '
-    f'images {collection.key!r}.'
+    f'{collection.directory}: {len(rows)} episodes, '
+    f'{len(labelled)} labelled, images {collection.key!r}.'
   ]
+  bare = sum(not row['rewarded'] for row in labelled)
+  if bare and collection.reward:
+    lines.append(
+      f'{bare} of the labels have no rewards yet; the page takes these '
+      'episodes for unlabelled ones.'
+    )
   if others:
     lines.append(f'Other images, for --key: {", ".join(others)}.')
   if broken:

@@ -70,8 +70,8 @@ class Collection:
     """All episodes as plain values, in the order of their names.
 
     Of each: name, and what is wrong with it as problem ('' for nothing); if
-    nothing is, records, shape of its images, labelled, start and recorded, see
-    EpisodeState.
+    nothing is, records, shape of its images, labelled, rewarded, start and
+    recorded, see EpisodeState.
 
     Raises:
       EpisodeError: the directory is gone.
@@ -92,7 +92,11 @@ class Collection:
     return np.ascontiguousarray(episodes.load_episode(path)[self.key])
 
   def label(
-    self, name: str, label: str | None, start: int | None = None
+    self,
+    name: str,
+    label: str | None,
+    start: int | None = None,
+    reward: bool | None = None,
   ) -> dict:
     """Labels an episode, and notes who did.
 
@@ -100,6 +104,8 @@ class Collection:
       name: of the file.
       label: 'success', 'failure', or None for what was recorded.
       start: first record of a success, by default the last record.
+      reward: whether rewards follow this label, by default as those of the
+        collection do.
 
     Returns:
       Its row, as in `rows`.
@@ -119,12 +125,13 @@ class Collection:
         start = records - 1
       labels.check_start(start, records)
       self._owner.check()
+      reward = self.reward if reward is None else reward
       # First, so that every label has its line, whenever this process ends.
-      self._note(episode=name, label=label, start=start, reward=self.reward)
+      self._note(episode=name, label=label, start=start, reward=reward)
       if label is None:
         labels.clear_label(path)
       else:
-        labels.set_label(path, start, self.reward)
+        labels.set_label(path, start, reward)
       self._seen[name] = self._look(path)
       return self._row(name)
 
@@ -193,6 +200,7 @@ class Collection:
       'records': state.records,
       'shape': list(shape),
       'labelled': state.labelled,
+      'rewarded': state.rewarded,
       'start': state.start,
       'recorded': state.recorded,
     }

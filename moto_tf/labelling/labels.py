@@ -35,6 +35,7 @@ class EpisodeState:
     keys: of its arrays, without log_*.
     images: shape [H, W, C] of each observation that is an image.
     labelled: whether a person has said what `start` says.
+    rewarded: whether rewards follow that label.
     start: first record of success, None without one.
     recorded: what start was before the first label.
   """
@@ -43,6 +44,7 @@ class EpisodeState:
   keys: tuple[str, ...]
   images: dict[str, tuple[int, ...]]
   labelled: bool
+  rewarded: bool
   start: int | None
   recorded: int | None
 
@@ -56,6 +58,7 @@ def look(path: Path) -> EpisodeState:
   images, kept = {}, KEPT['success']
   with episodes.opened(path) as file:
     labelled = kept in file.names
+    rewarded = KEPT['reward'] in file.names
     keys = [x for x in sorted({*file.names}) if not x.startswith('log_')]
     for key in keys:
       shape, dtype = file.header(key)
@@ -66,7 +69,8 @@ def look(path: Path) -> EpisodeState:
   start = _first(episode['success'])
   recorded = _first(episode[kept]) if labelled else start
   count = len(episode['success'])
-  return EpisodeState(count, tuple(keys), images, labelled, start, recorded)
+  said = labelled, rewarded, start, recorded
+  return EpisodeState(count, tuple(keys), images, *said)
 
 
 def check_start(start: int | None, records: int) -> None:

@@ -9,7 +9,8 @@ const player = new Player($('video'), drawTime);
 let episodes = []; // As the server lists them.
 let current = -1; // Index in episodes.
 let saving = false;
-const done = []; // What undo takes back: {name, label, start}.
+let rewards = false; // Whether labels are to be rewards, too.
+const done = []; // What undo takes back: {name, label, start, reward}.
 const videos = new Map(); // Promises of bytes by name, the newest last.
 
 // The server.
@@ -69,7 +70,8 @@ function describe(episode) {
   const { labelled, recorded, records, start } = episode;
   const before = recorded === null ? 'no success' : success(recorded, records);
   const now = start === null ? 'failure' : success(start, records);
-  const label = labelled ? `Labelled ${now}` : 'Not labelled';
+  const paid = isOpen(episode) ? ', without rewards' : '';
+  const label = labelled ? `Labelled ${now}${paid}` : 'Not labelled';
   return `${label}; ${before} was recorded`;
 }
 
@@ -77,8 +79,9 @@ function mark(episode) {
   if (episode.problem) {
     return ['!', 'failure', 'cannot be shown'];
   }
-  if (!episode.labelled) {
-    return ['\u00b7', 'open', 'not labelled'];
+  if (isOpen(episode)) {
+    const text = episode.labelled ? 'labelled without rewards' : 'not labelled';
+    return ['\u00b7', 'open', text];
   }
   return episode.start === null
     ? ['\u2717', 'failure', 'failure']
@@ -114,7 +117,7 @@ function drawList() {
 
 function drawState() {
   const usable = episodes.filter((episode) => !episode.problem);
-  const labelled = usable.filter((episode) => episode.labelled);
+  const labelled = usable.filter((episode) => !isOpen(episode));
   const count = `${labelled.length} of ${usable.length} labelled`;
   $('count').textContent = episodes.length ? count : 'Loading';
   $('bar').max = Math.max(1, usable.length);
@@ -152,7 +155,8 @@ function drawTime() {
 // Which episode.
 
 function isOpen(episode) {
-  return !episode.problem && !episode.labelled;
+  const { labelled, problem, rewarded } = episode;
+  return !problem && !(labelled && (rewarded || !rewards));
 }
 
 // The next index in a direction, around the end, that is to be shown; -1: none.
@@ -210,12 +214,12 @@ async function open(index) {
 
 // Labels.
 
-async function save(name, label, start) {
+async function save(name, label, start, reward) {
   saving = true;
   say('Saving');
   drawState();
   try {
-    const body = { episode: name, label };
+    const body = { episode: name, label, reward };
     if (label === 'success') {
       body.start = start;
     }
@@ -237,13 +241,14 @@ async function give(label, start) {
   if (!player.ready || saving) {
     return;
   }
-  const { name, labelled, start: before } = episodes[current];
+  const { name, labelled, rewarded, start: before } = episodes[current];
   const old = before === null ? 'failure' : 'success';
-  const index = await save(name, label, start);
+  const index = await save(name, label, start, rewards);
   if (index < 0) {
     return;
   }
-  done.push({ name, label: labelled ? old : null, start: before });
+  const was = labelled ? old : null;
+  done.push({ name, label: was, start: before, reward: rewarded });
   drawState();
   if (label && index === current && neighbour(1, isOpen) >= 0) {
     const text = $('message').textContent;
@@ -264,8 +269,8 @@ async function undo() {
   if (saving || !done.length) {
     return;
   }
-  const { name, label, start } = done[done.length - 1];
-  const index = await save(name, label, start);
+  const { name, label, start, reward } = done[done.length - 1];
+  const index = await save(name, label, start, reward);
   if (index >= 0) {
     done.pop();
     const text = $('message').textContent;
@@ -359,6 +364,7 @@ async function start() {
   try {
     const said = await (await ask('api/episodes')).json();
     episodes = said.episodes;
+    rewards = said.reward;
     $('place').textContent = `${said.directory}, observation ${said.key}`;
     $('note').textContent = said.reward
       ? 'Rewards become 1 from the success on, and 0 before.'

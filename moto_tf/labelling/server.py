@@ -149,20 +149,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       raise _Refused(404, 'There is no such page.')
     values = self._body()
     name, label = values.get('episode'), values.get('label')
-    start = values.get('start')
+    start, reward = values.get('start'), values.get('reward')
     if (
       not isinstance(name, str)
-      or values.keys() - {'episode', 'label', 'start'}
+      or values.keys() - {'episode', 'label', 'start', 'reward'}
       or 'label' not in values
       or label not in ('success', 'failure', None)
       or (start is not None and (type(start) is not int or label != 'success'))
+      or reward not in (True, False, None)
+      or type(reward) is int
     ):
       raise _Refused(
         400,
-        'Expected episode, a name; label, "success", "failure" or null; and '
-        f'for a success start, a record; got {rules.brief(values)}.',
+        'Expected episode, a name; label, "success", "failure" or null; '
+        'for a success start, a record; and reward, whether rewards follow; '
+        f'got {rules.brief(values)}.',
       )
-    return JSON, _dump(self.server.collection.label(name, label, start))
+    said = name, label, start, reward
+    return JSON, _dump(self.server.collection.label(*said))
 
   def _body(self):
     try:
