@@ -8,7 +8,7 @@ import pytest
 from lerobot_helpers import DATA, EPISODES, SIZE, env, image_key, make, read
 from pyarrow import parquet
 
-from moto_tf.data import importers, inspect, lerobot, minari_export
+from moto_tf.data import importers, inspect, lerobot, minari_export, store
 from moto_tf.data.formats import SourceError
 from moto_tf.data.lerobot import tables
 from moto_tf.data.lerobot.reader import LeRobotReader
@@ -86,6 +86,26 @@ def test_an_export_has_the_units_of_the_robot_again(changed, tmp_path):
   minari = minari_export.export(tmp_path / 'mine', tmp_path, 'mine-v0')
   said = json.loads((minari / 'data' / 'metadata.json').read_text())
   assert f'-1 is {ends["low"]}, and 1 {ends["high"]}' in said['description']
+
+
+@pytest.mark.parametrize('scaled', [True, False])
+def test_episodes_of_other_ends_are_not_added(changed, tmp_path, scaled):
+  """As after somebody has made the statistics anew: the scale would differ."""
+  root, out = changed(), tmp_path / 'mine'
+  if scaled:
+    make_robot(root)
+  made = importers.Import('lerobot', root, 'gym_Mine-v0', env())
+  importers.import_dataset(made, out, 1)
+  names = sorted(out.glob('*.npz'))
+  names.pop().unlink()  # As if it had been skipped.
+  before = {path: path.read_bytes() for path in out.iterdir()}
+  path = root / lerobot.STATS
+  stats = json.loads(path.read_text())
+  stats['action']['max'][0] = 300.0
+  path.write_text(json.dumps(stats))
+  with pytest.raises(store.StoreError, match='made with action_.*and now it'):
+    importers.import_dataset(made, out, 1)
+  assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_actions_of_robots_are_scaled(changed):

@@ -167,6 +167,33 @@ def test_what_actions_mean_outlives_the_demonstrations(finished, tmp_path):
     train(run)
   assert known()['counters']['gradient_step'] == 4
   assert known()['action_range'] == ends
+  # The same numbers would be other actions: imported again, or held out.
+  other = {**ends, 'high': [*ends['high'][:-1], 12.0]}
+  write(other)
+  with pytest.raises(ConfigError, match='to 9, those in .* -2 to 12.*stats'):
+    make_run(tiny(logdir, online_steps=4, **data))
+  heldout = tmp_path / 'heldout'
+  shutil.copytree(demos, heldout)
+  write(ends)
+  data['heldout_data'] = str(heldout)
+  with pytest.raises(ConfigError, match='held-out data in .* to 12, those of'):
+    make_run(tiny(logdir, online_steps=4, **data))
+  shutil.copy(file, heldout)
+  with make_run(tiny(logdir, online_steps=4, **data)) as run:
+    assert run.gradient_step == 4
+
+
+def test_data_that_was_not_scaled_stays_so(finished, tmp_path):
+  demos, logdir = tmp_path / 'demos', tmp_path / 'moto' / '0'
+  shutil.copytree(finished / 'episodes', demos)
+  size = load_episode(find_episodes(demos)[0])['action'].shape[-1]
+  data = {'offline_data': str(demos), 'offline_steps': 2, 'online_steps': 0}
+  with make_run(tiny(logdir, **data)) as run:
+    train(run)
+  ends = {'action_low': [-2.0] * size, 'action_high': [9.0] * size}
+  (demos / 'dataset.json').write_text(json.dumps(ends))
+  with pytest.raises(ConfigError, match='are as they were recorded, those in'):
+    make_run(tiny(logdir, **data | {'online_steps': 2}))
 
 
 def test_a_signal_before_the_first_step_saves(tmp_path):

@@ -23,6 +23,8 @@ from moto_tf.errors import MotoError, warn
 from moto_tf.progress import Progress
 from moto_tf.registry import Registry, resolve
 
+# Facts that only data has whose actions were scaled.
+ENDS = ('action_low', 'action_high')
 # What one trajectory is skipped for; anything else concerns them all.
 BAD = (SourceError, episodes.EpisodeError)
 
@@ -210,6 +212,7 @@ class _Target:
         f'{directory}: was made of trajectories of other names than there are '
         'now, so their numbers differ. Import into another directory.'
       )
+    _check_facts(directory, record, facts)
 
   def add(self, index, episode):
     episode = _complete(episode)
@@ -221,6 +224,19 @@ class _Target:
       self._recorded = True
     episodes.save_episode(self._directory, f'{index:06d}', episode)
     self.kept.add(index)
+
+
+def _check_facts(directory, record, facts):
+  """Refuses to add episodes that are made in another way than those there."""
+  facts = json.loads(json.dumps(facts))
+  for key in (*ENDS, *facts):
+    before, now = (x.get(key, 'none') for x in (record, facts))
+    if before != now and (key in record or key in ENDS):
+      raise store.StoreError(
+        f'{directory}: was made with {key} {rules.brief(before)}, and now it '
+        f'would be {rules.brief(now)}, so that episodes would not go together. '
+        'Import into another directory.'
+      )
 
 
 def _open(entry, recipe):

@@ -8,6 +8,7 @@ from typing import Any
 from moto_tf import envs, yamlfile
 from moto_tf.agents import METHODS
 from moto_tf.config import PATHS, Config, flatten, is_read
+from moto_tf.data.inspect import action_range, read_record
 from moto_tf.errors import warn
 from moto_tf.presets import load_configs, make_config
 from moto_tf.renames import ADDED, recorded_name, upgrade
@@ -19,6 +20,12 @@ NO_HPARAMS = (
   *('log_every', 'eval_every', 'eval_episodes', 'report_every'),
   *('checkpoint_every', 'checkpoint_keep', 'checkpoint_milestones'),
   *('envs', 'env_workers', 'env_timeout'),
+)
+
+# How two datasets of one robot get equal actions.
+SAME_ENDS = (
+  'For the same ends, give both datasets the same min and max of action in '
+  'meta/stats.json before they are imported.'
 )
 
 # Directories of a run that training writes into.
@@ -192,6 +199,55 @@ def _check_left(path, before, config, changed, meta):
       'another --logdir or --variant; to train this one on, more '
       f'--online_steps than {config.online_steps}.'
     )
+
+
+def action_ends(
+  config: Config,
+  offline: Path | None,
+  size: int,
+  meta: Mapping = MappingProxyType({}),
+) -> dict[str, list[float]]:
+  """What -1 and 1 of a run's actions are in units of the robot: low and high.
+
+  Empty where actions were not scaled when they were imported. The data may be
+  gone when a run goes on.
+
+  Args:
+    config: of the run.
+    offline: directory of its data.
+    size: of an action.
+    meta: of the checkpoint it goes on from.
+
+  Raises:
+    ConfigError: the data has other ends than the run began with, or the
+      held-out data than the data, so that equal numbers would mean different
+      actions.
+  """
+  kept, ends = meta.get('action_range'), action_range(offline, size)
+  if ends and kept is not None and ends != kept:
+    raise ConfigError(
+      f'Actions of the run in {config.path("logdir")} are {_scaled(kept)}, '
+      f'those in {offline} {_scaled(ends)}. Go on with the data it began with, '
+      f'or give another --logdir. {SAME_ENDS}'
+    )
+  ends, heldout = ends or kept or {}, config.path('heldout_data')
+  known = kept is not None or bool(offline and read_record(offline))
+  if heldout and known and read_record(heldout):
+    others = action_range(heldout, size)
+    if others != ends:
+      raise ConfigError(
+        f'Actions of the held-out data in {heldout} are {_scaled(others)}, '
+        f'those of the run {_scaled(ends)}. {SAME_ENDS}'
+      )
+  return ends
+
+
+def _scaled(ends):
+  if not ends:
+    return 'as they were recorded'
+  pairs = zip(ends['low'], ends['high'], strict=True)
+  text = ', '.join(f'{low:g} to {high:g}' for low, high in pairs)
+  return f'scaled from {text}'
 
 
 def keep_name(

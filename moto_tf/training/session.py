@@ -10,7 +10,7 @@ from moto_tf import cluster, files, memory, rules
 from moto_tf.agents import METHODS, make_agent
 from moto_tf.config import Config, is_read
 from moto_tf.data.cloning import Cloning
-from moto_tf.data.inspect import action_range, differences, read_record
+from moto_tf.data.inspect import differences, read_record
 from moto_tf.data.prefetch import Prefetcher
 from moto_tf.data.replay import Replay
 from moto_tf.envs.driver import Driver
@@ -101,8 +101,7 @@ class Session:
       self._spaces = spaces_to_meta(*spaces)
       # Demonstrations may be gone when the policy goes to its robot.
       size = self.driver.act_space.shape[0]
-      found = action_range(offline, size)
-      self._range = found or said.get('action_range', {})
+      self._range = rundir.action_ends(config, offline, size, said)
       if crew:
         facts = {'settings': meta.settings(config), 'spaces': self._spaces}
         crew.tell({'do': 'make', **facts}, {})
