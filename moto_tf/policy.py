@@ -143,6 +143,11 @@ def load_policy(
   if rules.expand(logdir).is_file():
     from moto_tf.results import published
 
+    if checkpoint is not None:
+      raise CheckpointError(
+        f'{logdir} is the file of one policy, and a checkpoint is of a run; '
+        'leave it out.'
+      )
     return Policy(published.load(str(logdir))[0], mode, seed)
   agent, _, _ = load_agent(logdir, checkpoint)
   return Policy(agent, mode, seed)

@@ -309,6 +309,8 @@ def test_comparison_says_what_is_better_and_corrects_for_drift():
     ('{"runs": {}, "format": 0}', [], 'format 0'),
     ('{"runs": {"gym": {}}, "format": 1}', [], "'gym' and not of 'metaworld'"),
     ('{"runs": {"metaworld": {}}, "format": 1}', ['--out', 'old'], 'replaced'),
+    ('', ['--replicas', '2'], 'replicas: 2 cannot be measured'),
+    ('', ['--replicas', '2', '--gpu'], 'replicas: 2 cannot be measured'),
     ('', ['--parts', 'speed'], "no part 'speed'; parts are peak, first"),
   ],
 )

@@ -186,6 +186,22 @@ def test_what_a_collector_cannot_do_is_raised(tmp_path):
   collectors.close()
 
 
+def test_a_signal_is_heard_while_a_collector_starts(tmp_path):
+  """However long its environment takes: weights are more than a pipe holds."""
+
+  def make_env():
+    time.sleep(30)
+
+  def check():
+    raise Stopped(signal.SIGTERM)
+
+  collectors = Collectors(configure(tmp_path), make_env, check)
+  weights = lambda: {'weights': np.zeros(2**21, np.float32)}
+  with pytest.raises(Stopped):
+    collectors.next(0, 1, weights, 0)
+  collectors.close()
+
+
 def abandon(logdir):
   """Asks for an episode of a minute, in a process that will be killed."""
   config = configure(logdir)

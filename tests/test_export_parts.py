@@ -42,6 +42,8 @@ def test_one_tie_is_no_difference():
   """A step in two hundred may jump, after which both go on alike."""
 
   class Steps:
+    card = {'interface': {'noise': {'latent': {}}}}
+
     def __init__(self, jumps=()):
       self.jumps, self.count = jumps, 0
       self.reset()
@@ -65,8 +67,14 @@ def test_one_tie_is_no_difference():
       'largest': pytest.approx(0),
       'passed': passed,
     }
+  # Where nothing is drawn, nothing can fall otherwise.
+  steps = Steps((70,))
+  steps.card = {'interface': {'noise': {}}}
+  found = check.compare(Steps(), {'float32': steps}, sequences)
+  assert not found['float32']['passed'] and found['float32']['jumps'] == 1
   # Nothing is within bounds that is not a number.
   broken = lambda obs: np.array([np.nan])
+  broken.card = Steps.card
   broken.reset, broken.state = lambda: None, {}
   found = check.compare(Steps(), {'int8': broken}, sequences)
   assert not found['int8']['passed']

@@ -173,6 +173,27 @@ def test_cameras(changed):
   assert {*read(root, image=False)} >= {'state', 'speed', 'action'}
 
 
+def test_names_of_vectors(changed):
+  """Two do not become one, and none what training leaves out."""
+
+  def rename(root, names):
+    def change(info):
+      for old, new in names.items():
+        info['features'][new] = info['features'].pop(old)
+
+    change_info(root, change)
+    return root
+
+  first, second = 'observation.state', 'observation.speed'
+  root = rename(changed(), {second: 'observation.log_speed'})
+  features = LeRobotReader(root, env()).check()['features']
+  assert features['observed_log_speed'] == 'observation.log_speed'
+  other = {first: 'observation.a.b', second: 'observation.a_b'}
+  root = rename(changed('video'), other)
+  with pytest.raises(SourceError, match='a.b and observation.a_b .* be a_b'):
+    LeRobotReader(root, env())
+
+
 def test_other_versions_are_refused(changed):
   root = changed()
   for version, message in (

@@ -13,6 +13,7 @@ from moto_tf.commands import evaluate, publish
 from moto_tf.policy import load_agent, load_policy
 from moto_tf.results import published
 from moto_tf.results.published import PublishError
+from moto_tf.training.checkpoint import CheckpointError
 
 EPISODES, SEED = 3, 2_000_000
 
@@ -105,6 +106,11 @@ class Acting:
     assert mode == 'eval'
     state = (0 if obs['is_first'][0] else state) + obs['state']
     return self.factor * state + lanes[0] + 10 * lanes[1], state
+
+
+def test_a_file_has_no_other_checkpoints(file):
+  with pytest.raises(CheckpointError, match='is the file of one policy'):
+    load_policy(file, 1000)
 
 
 def test_actions_are_compared_along_the_same_observations():

@@ -4,6 +4,7 @@ Processes of their own do the work, since devices are split, and processes meet,
 before TensorFlow starts: replica_cases.py and replica_run.py.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,8 @@ from moto_tf.nn import replicas
 from moto_tf.rules import ConfigError
 from moto_tf.signals import StopRequest
 from moto_tf.training.checkpoint import Checkpoints
-from moto_tf.training.session import open_crew
+from moto_tf.training.helper import help_chief
+from moto_tf.training.session import Stopped, open_crew
 
 HERE = Path(__file__).parent
 # Sums of halves against sums of wholes, in float32.
@@ -195,6 +197,41 @@ def test_processes(tmp_path):
   ]
   for key, value in ends[0].items():
     np.testing.assert_array_equal(ends[1][key], value, key)
+
+
+@pytest.mark.parametrize(
+  'error, ending',
+  [
+    (None, None),
+    (Stopped(signal.SIGTERM), (Stopped, 'SIGTERM: saved')),
+    (
+      ConfigError('no data'),
+      (crews.ReplicaError, 'chief has ended with an er'),
+    ),
+  ],
+)
+def test_helpers_end_as_the_chief_does(error, ending, monkeypatch):
+  """So that whoever started them learns of it, on whatever machine."""
+  said = []
+  chief = crews.Crew.__new__(crews.Crew)
+  chief.chief, chief._whole = True, True
+  chief.tell = lambda head, arrays: said.append(json.loads(json.dumps(head)))
+  with contextlib.suppress(ConfigError, Stopped), chief:
+    if error:
+      raise error
+  assert len(said) == 1 and not chief._whole
+
+  class Helper:
+    def __init__(self, *args):
+      pass
+
+    def hear(self, asked):
+      return said.pop(), {}
+
+  monkeypatch.setattr(crews, 'Crew', Helper)
+  end = pytest.raises(ending[0], match=ending[1]) if ending else None
+  with end or contextlib.nullcontext():
+    help_chief(tiny_config(), None)
 
 
 def test_messages():

@@ -63,6 +63,27 @@ def test_it_acts_as_the_exported_policy(exported, episodes):
   assert np.abs(wanted).max() > 0
 
 
+def test_actions_are_held_as_in_training(exported, episodes):
+  """Where the environment makes single steps of a policy of double ones."""
+  with pytest.warns(UserWarning, match='held for 2 steps.*Set repeat to 2'):
+    MotoPolicy.from_pretrained(exported)
+  policy = MotoPolicy(MotoConfig.from_export(exported, repeat=2), exported)
+  a, b = episodes[:2]
+  for resets in (1, 2):
+    policy.reset()
+    wanted = [direct(exported, x, i, resets) for i, x in enumerate((a, b))]
+    for i in range(8):
+      # What is seen between two steps of the policy does not matter.
+      seen = i // 2 if i % 2 == 0 else 15
+      found = policy.select_action(batch((a, seen), (b, seen)))
+      np.testing.assert_array_equal(found, [x[i // 2] for x in wanted])
+      found.zero_()  # Nor what is done with an action.
+    found = policy.select_action(batch((a, 4), (b, 4)))
+  for repeat in (0, 1.5, True):
+    with pytest.raises(ValueError, match='repeat is'):
+      MotoPolicy(MotoConfig.from_export(exported, repeat=repeat), exported)
+
+
 def test_an_environment_has_a_policy_of_its_own(exported, episodes):
   policy = MotoPolicy.from_pretrained(exported)
   policy.reset()

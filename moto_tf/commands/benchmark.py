@@ -65,22 +65,31 @@ def main(argv: list[str] | None = None) -> None:
     help='measure a GPU in every precision, with and without XLA',
   )
   args, rest = parser.parse_known_args(argv)
-  cases = [
-    make_case(names, rest, parser.prog)
-    for names in ([args.configs] if args.configs else DEFAULT)
-  ]
-  if args.gpu:
-    cases = [mode for case in cases for mode in gpu.cases(case)]
   args.parts = args.parts or (
     gpu.PARTS if args.gpu else benchmark.DEFAULT_PARTS
   )
   with interruptible(), moto_tf.explain_errors():
+    cases = [
+      make_case(names, rest, parser.prog)
+      for names in ([args.configs] if args.configs else DEFAULT)
+    ]
+    if args.gpu:
+      cases = [mode for case in cases for mode in gpu.cases(case)]
     measure(args, cases)
 
 
 def make_case(names: list[str], rest: list[str], prog: str) -> run.Case:
-  """The configuration of presets and overrides as train.py would read it."""
+  """The configuration of presets and overrides as train.py would read it.
+
+  Raises:
+    BenchmarkError: it is of several replicas.
+  """
   made = parse(['--configs', *names, *rest], prog)
+  if made.replicas > 1:
+    raise benchmark.BenchmarkError(
+      f'replicas: {made.replicas} cannot be measured: a benchmark is of one '
+      'device. Leave it out; the log of a run has its rate.'
+    )
   presets = make_config(*names).flat
   overrides = {k: v for k, v in made.flat.items() if v != presets[k]}
   # YAML files go by their names, since results hold no paths.

@@ -11,6 +11,7 @@ time, and stops.
 import sys
 
 import moto_tf
+from moto_tf import cluster
 from moto_tf.commands import printing
 from moto_tf.signals import interruptible
 
@@ -37,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     except moto_tf.Stopped as stop:
       print('Saved. The same command continues the run.', flush=True)
       sys.exit(128 + stop.number)
-    print(f'Done. Logs, checkpoints and videos are in {logdir}.')
+    if cluster.find(config).number == 0:
+      print(f'Done. Logs, checkpoints and videos are in {logdir}.')
 
 
 if __name__ == '__main__':

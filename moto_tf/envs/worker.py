@@ -92,6 +92,18 @@ class Worker:
     """An attribute as it was when the object was made."""
     return self._wait_ready()[name]
 
+  def ready(self) -> bool:
+    """Waits until the object is made; False where `result` says why it is not.
+
+    Before that, `send` does not return if what it sends is more than the pipe
+    holds, and nobody looks at whether to stop.
+    """
+    try:
+      self._wait_ready()
+    except WorkerError:
+      return False
+    return True
+
   def send(self, method: str, argument: Any) -> None:
     """Starts a call; `result` gives what it returns."""
     self.busy = True
@@ -133,7 +145,7 @@ class Worker:
 
   def _start(self):
     self._pipe, theirs = Pipe()
-    self._ready, self.busy = None, False
+    self._ready, self._unmade, self.busy = None, None, False
     # A plain poll, since that of the pipe makes a selector each time.
     self._poll = select.poll()
     self._poll.register(self._pipe.fileno(), select.POLLIN)
@@ -151,8 +163,14 @@ class Worker:
     self.busy = False
 
   def _wait_ready(self):
+    if self._unmade:
+      raise self._unmade
     if self._ready is None:
-      self._ready = self._receive(self._timeout and max(self._timeout, START))
+      try:
+        self._ready = self._receive(self._timeout and max(self._timeout, START))
+      except WorkerError as error:
+        self._unmade = error
+        raise
     return self._ready
 
   def _receive(self, timeout):

@@ -134,18 +134,24 @@ class Crew:
       raise self._lost(error) from None
     self._whole = before
 
-  def close(self) -> None:
-    """The chief sends the others home, if they listen."""
+  def close(self, error: BaseException | None = None) -> None:
+    """The chief sends the others home, if they listen.
+
+    Args:
+      error: what ended the run, which they end by, too; one with the `number`
+        of a signal says that it was asked to stop.
+    """
     if self.chief and self._whole:
+      head = {'do': 'end', 'signal': getattr(error, 'number', 0)}
       with contextlib.suppress(ReplicaError):
-        self.tell({'do': 'end'}, {})
+        self.tell({**head, 'failed': error is not None}, {})
       self._whole = False
 
   def __enter__(self) -> 'Crew':
     return self
 
-  def __exit__(self, *error) -> None:
-    self.close()
+  def __exit__(self, kind, error, trace) -> None:
+    self.close(error)
 
   def _meet(self):
     names = ', '.join(self._processes.addresses)

@@ -43,7 +43,7 @@ def train(config: Config, make_env: Callable | None = None) -> Path:
   Raises:
     Stopped: SIGTERM or Ctrl-C came; everything is saved.
     TrainingError: a loss is not finite; a finite checkpoint is saved.
-    ReplicaError: another process was lost.
+    ReplicaError: another process was lost, or the first one failed.
   """
   processes = cluster.find(config)
   if processes.number:

@@ -193,7 +193,8 @@ class Collectors:
   def _order(self, number, order):
     seeds = [episode_seed(self._seed, number, lost) for lost in range(LOST)]
     worker = self._workers[number % len(self._workers)]
-    worker.send('play', (*order(), seeds))
+    if worker.ready():  # Weights are more than a pipe holds.
+      worker.send('play', (*order(), seeds))
 
 
 def episode_seed(seed: int, episode: int, lost: int) -> int:

@@ -10,6 +10,7 @@ from moto_tf.config import Config
 from moto_tf.policy import spaces_from_meta
 from moto_tf.presets import load_configs
 from moto_tf.signals import StopRequest
+from moto_tf.training.session import Stopped
 
 
 def help_chief(config: Config, processes: Cluster) -> None:
@@ -22,9 +23,10 @@ def help_chief(config: Config, processes: Cluster) -> None:
     processes: of the run.
 
   Raises:
-    ReplicaError: another process was lost.
+    Stopped: the run was asked to stop, and is saved.
+    ReplicaError: another process was lost, or the chief ended with an error.
   """
-  from moto_tf.nn.crew import Crew
+  from moto_tf.nn.crew import Crew, ReplicaError
 
   crew, stop, agent = Crew(config, processes), StopRequest(), None
   stop.listen()
@@ -41,3 +43,10 @@ def help_chief(config: Config, processes: Cluster) -> None:
   finally:
     stop.close()
   print('The chief has ended the run.', flush=True)
+  if head['signal']:
+    raise Stopped(head['signal'])
+  if head['failed']:
+    raise ReplicaError(
+      'The chief has ended with an error, which it says itself. The same '
+      'command, in all processes, continues from the last checkpoint.'
+    )

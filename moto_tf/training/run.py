@@ -121,9 +121,9 @@ class Run:
     """Writes a checkpoint of everything that continues the run."""
     return self.session.save()
 
-  def close(self) -> None:
-    """Ends worker processes and threads and closes the logs."""
-    self.session.close()
+  def close(self, error: BaseException | None = None) -> None:
+    """Ends worker processes and threads and closes the logs; see Session."""
+    self.session.close(error)
 
   def __enter__(self) -> 'Run':
     self.session.stop.listen()
@@ -132,13 +132,13 @@ class Run:
         self._after_step(self.session.batches.get(self.gradient_step - 1))
         # From here on, nothing comes again.
         self.save()
-    except BaseException:
-      self.close()
+    except BaseException as error:
+      self.close(error)
       raise
     return self
 
-  def __exit__(self, *error) -> None:
-    self.close()
+  def __exit__(self, kind, error, trace) -> None:
+    self.close(error)
 
   @property
   def logdir(self) -> Path:

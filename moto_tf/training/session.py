@@ -228,10 +228,14 @@ class Session:
     """Has a function called by `close`."""
     self._stack.callback(close)
 
-  def close(self) -> None:
-    """Ends worker processes and threads and closes the logs."""
+  def close(self, error: BaseException | None = None) -> None:
+    """Ends worker processes and threads and closes the logs.
+
+    Args:
+      error: what the run ends with, which other processes of it learn.
+    """
     self.stop.close()
-    self._stack.close()
+    self._stack.__exit__(type(error) if error else None, error, None)
 
   def leave_if_asked(self, log: Callable[[str], None]) -> None:
     """Logs, saves and raises Stopped if a signal came.

@@ -21,9 +21,10 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument('out', help='directory to write')
   parser.add_argument('--format', choices=('float32', 'int8'))
   parser.add_argument('--seed', type=int)
+  parser.add_argument('--repeat', type=int, help='calls an action is held for')
   parser.add_argument('--keys', type=json.loads, help='as JSON')
   args = parser.parse_args(argv)
-  names = ('format', 'seed', 'keys')
+  names = ('format', 'seed', 'repeat', 'keys')
   given = {k: v for k in names if (v := getattr(args, k)) is not None}
   config = MotoConfig.from_export(args.exported, **given)
   MotoPolicy(config, args.exported).save_pretrained(args.out)

@@ -28,6 +28,11 @@ class MotoConfig(PreTrainedConfig):
     format: float32, or int8 for weights of eight bits.
     seed: of the noise; environment i of a batch has seed + i.
     threads: that LiteRT may use.
+    repeat: calls that an action is held for. A policy that was trained with
+      `env.action_repeat` 2 in a simulator needs 2 where LeRobot steps that
+      simulator, and 1 where each call is a step of the policy, as at the rate
+      of a dataset that moto_tf exported. None is 1, with a warning where the
+      card says more.
     keys: the observation of LeRobot that each one of the policy is.
     action_low, action_high: what -1 and 1 of an action are in units of the
       robot, a number for each of its numbers; None: actions are left as they
@@ -37,6 +42,7 @@ class MotoConfig(PreTrainedConfig):
   format: str = 'float32'
   seed: int = 0
   threads: int = 1
+  repeat: int | None = None
   keys: dict[str, str] = field(default_factory=dict)
   action_low: list[float] | None = None
   action_high: list[float] | None = None
@@ -90,7 +96,12 @@ class MotoConfig(PreTrainedConfig):
     return cls(**found | settings)
 
   def validate_features(self) -> None:
-    """Raises ValueError where the range of an action is none."""
+    """Raises ValueError where `repeat` or the range of an action is none."""
+    whole = self.repeat is None or type(self.repeat) is int
+    if not whole or (self.repeat is not None and self.repeat < 1):
+      raise ValueError(
+        f'repeat is {self.repeat!r}, expected a number of calls from 1.'
+      )
     ends = [self.action_low, self.action_high]
     if ends == [None, None]:
       return

@@ -1,6 +1,7 @@
 """A policy that moto_tf has exported, behind the interface of LeRobot."""
 
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,8 +63,18 @@ class MotoPolicy(PreTrainedPolicy):
     if config.format not in FILES:
       raise ValueError(f'format is one of {[*FILES]}, got {config.format!r}.')
     self._resets, self._acted = 0, False
+    self._held, self._left = None, 0  # An action, and calls that repeat it.
     self._lanes = [self._lane(0)]
     card = self._lanes[0].card
+    trained = card['action']['repeat']
+    if config.repeat is None and trained > 1:
+      warnings.warn(
+        f'{self._directory}: was trained with each action held for {trained} '
+        'steps of its environment, and here each call gives a new one. Set '
+        f'repeat to {trained} where an environment of LeRobot makes single '
+        'steps, else to 1.',
+        stacklevel=2,
+      )
     self._parts = card['interface']['observations']
     for end in (config.action_low, config.action_high):
       if end is not None and len(end) != card['action']['size']:
@@ -111,12 +122,15 @@ class MotoPolicy(PreTrainedPolicy):
   def reset(self) -> None:
     """Forgets the past; the next observations start episodes."""
     self._resets, self._acted = self._resets + 1, False
+    self._held, self._left = None, 0
     for lane in self._lanes:
       lane.reset()
 
   @torch.no_grad()
   def select_action(self, batch: dict[str, Tensor], **unused: Any) -> Tensor:
     """Actions [B, A] for observations of B environments.
+
+    Of `repeat` calls the first one acts, and the others return the same.
 
     Args:
       batch: images [B, C, H, W], as floats within 0 and 1 or as uint8, and
@@ -133,18 +147,23 @@ class MotoPolicy(PreTrainedPolicy):
     count = len(next(iter(found.values())))
     if len(self._lanes) != count:
       self._resize(count)
+    if self._left:
+      self._left -= 1
+      return self._held.clone().to(device)
     self._acted, actions = True, []
     for i, lane in enumerate(self._lanes):
       obs = {k: self._convert(k, v[i]) for k, v in found.items()}
       actions.append(lane(obs))
-    return torch.from_numpy(self._scale(np.stack(actions))).to(device)
+    self._held = torch.from_numpy(self._scale(np.stack(actions)))
+    self._left = (self.config.repeat or 1) - 1
+    return self._held.clone().to(device)
 
   def predict_action_chunk(
     self, batch: dict[str, Tensor], **unused: Any
   ) -> Tensor:
     """A chunk of the one next action [B, 1, A]; see `select_action`.
 
-    Each call is a step, as the policy remembers what it has seen.
+    Each call is one of `select_action`: the policy remembers what it has seen.
     """
     return self.select_action(batch, **unused)[:, None]
 

@@ -28,8 +28,15 @@ class LeRobotReader(Reader):
     self._vectors = {}
     for name, size in self._meta.vectors().items():
       key = name.removeprefix(lerobot.OBSERVATION).replace('.', '_')
-      if key in self._cameras or key in episodes.RESERVED:
+      # What begins with log_ is never learned from.
+      taken = key in self._cameras or key in episodes.RESERVED
+      if taken or key.startswith('log_'):
         key = f'observed_{key}'
+      if key in self._vectors:
+        raise SourceError(
+          f'{self._meta.root / lerobot.INFO}: {self._vectors[key][0]} and '
+          f'{name} would both be {key}; rename one of them.'
+        )
       self._vectors[key] = name, size
     kind, shape = self._meta.feature('action')
     if len(shape) != 1:
