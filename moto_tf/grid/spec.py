@@ -248,7 +248,7 @@ def _make_run(configs, method, names, values, where):
   try:
     made = configs.make(*names, values)
     if made.name != method:
-      values['variant'] = '' if made.method == method else method
+      values['variant'] = method
       made = configs.make(*names, values)
   except ConfigError as error:
     raise GridError(f'{where}: {error}') from None
