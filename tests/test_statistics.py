@@ -177,7 +177,7 @@ def test_coverage_of_intervals():
   assert covered(bootstrap, rates, 5 / 6) == pytest.approx(expected, abs=0.025)
 
 
-def test_comparison(tmp_path):
+def test_comparison(tmp_path, monkeypatch):
   write_runs(tmp_path / 'runs', ['door-open', 'hammer'])
   rows = [row(x, eval_success=1.0) for x in (1000, 2000)]
   write_run(tmp_path / 'runs' / 'x' / 'moto' / '0', rows, 'metaworld_x')
@@ -214,6 +214,16 @@ def test_comparison(tmp_path):
   assert title == '2 tasks that all methods have; bands: range of 2-3 seeds'
   styles = {(x.get_linestyle(), x.get_marker()) for x in figure.axes[1].lines}
   assert len(styles) == 3
+  # The names of the lines stand beside their markers, in the first panel.
+  left, middle, right = figure.axes
+  points = [x for x in left.lines if x.get_markersize() == 8]
+  looks = lambda lines: [(x.get_color(), x.get_marker()) for x in lines]
+  assert looks(points) == looks(middle.lines)
+  pairs = lambda axes: [x.get_text() for x in axes.get_yticklabels()]
+  assert len(pairs(right)) == 3
+  monkeypatch.setattr(comparison, 'PAIRS', 2)
+  shown = pairs(comparison.figure(found).axes[2])
+  assert len(shown) == 2 and all(x.startswith('MOTO > ') for x in shown)
 
 
 def test_comparison_of_many_seeds(tmp_path):

@@ -13,6 +13,7 @@ from moto_tf.results.plotting import STYLE, look, new_figure
 
 THRESHOLDS = np.linspace(0, 1, 101)
 QUARTERS = 4
+PAIRS = 10  # Drawn; the table has all.
 AVERAGES = {
   'iqm': statistics.interquartile_mean,
   'mean': lambda values: np.mean(values, -1),
@@ -112,8 +113,14 @@ def _pair(panels, first, second):
 
 
 def figure(found: dict) -> Figure:
-  """Draws what `compare` returns: three panels, readable without colour."""
+  """Draws what `compare` returns: three panels, readable without colour.
+
+  Names and markers of the first panel are those of the lines in the second. Of
+  more than PAIRS pairs, the third has those of the first method.
+  """
   methods, pairs = found['methods'], found['improvement']
+  if len(pairs) > PAIRS:
+    pairs = [x for x in pairs if x['first'] == next(iter(methods))]
   rows = max(len(methods), len(pairs), 6)
   with matplotlib.rc_context(STYLE):
     fig = new_figure(13, min(1.6 + 0.32 * rows, 12))
@@ -129,9 +136,7 @@ def figure(found: dict) -> Figure:
       left.plot(average['value'], i, mec='black', ms=8, **marker)
       step = {'markevery': (3 * i, 20), 'ms': 5, 'lw': 1.6, **style}
       curve = entry['profile']
-      middle.plot(
-        found['thresholds'], curve['value'], label=label(name), **step
-      )
+      middle.plot(found['thresholds'], curve['value'], **step)
       if curve['low'] is not None:
         ends = curve['low'], curve['high']
         fill = {'color': style['color'], 'alpha': 0.12, 'lw': 0}
@@ -141,7 +146,6 @@ def figure(found: dict) -> Figure:
     text = f'{NAMES[found["average"]]} of final success'
     left.set(xlim=(-0.03, 1.03), xlabel=text)
     middle.set(xlabel='success', ylabel='share of runs above')
-    middle.legend(frameon=False, fontsize=8)
     names = [f'{label(x["first"])} > {label(x["second"])}' for x in pairs]
     for i, pair in enumerate(pairs):
       if pair['low'] is not None:
