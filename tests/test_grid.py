@@ -203,7 +203,7 @@ def test_figures_are_of_all_that_was_run(tmp_path, capsys):
   assert [*found['eval/success']['methods']] == ['dreamerv2', 'mine']
   assert f'as it failed: {failed[1]}' in capsys.readouterr().err
   command.draw(grid, names, [run.logdir for run in grid.runs])
-  assert 'No figures: No runs' in capsys.readouterr().err
+  assert 'No figures: no run has' in capsys.readouterr().err
 
 
 def test_other_settings_are_found_before_demonstrations_are_recorded(

@@ -174,6 +174,9 @@ def draw(
 
   found = sorted(grid.root.glob('*/*/*/metrics.jsonl'))
   runs = [x.parent for x in found if x.parent not in failed]
+  if not runs:
+    print('No figures: no run has logged anything to draw.', file=sys.stderr)
+    return
   there = {(x.parts[-3], x.parts[-2]) for x in runs}
   tasks = {*grid.tasks, *(task for task, _ in there)}
   methods = {*grid.methods, *(method for _, method in there)}
