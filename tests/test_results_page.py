@@ -33,7 +33,7 @@ BASE = 'proprio/drawer-open/moto'
 # Runs of others that are drawn beside those of a group, and where all end.
 BESIDE = {
   'choices': [BASE],
-  'methods_pixels': ['pixels/drawer-open'],
+  'methods_pixels': ['pixels/door-open', 'pixels/drawer-open'],
   'precision': ['pixels/drawer-open/moto', 'pixels_again/drawer-open/moto'],
   'precision_state': [BASE],
   'methods_state': [
