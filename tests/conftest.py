@@ -128,3 +128,13 @@ def demos(tmp_path_factory):
     '{"task": "metaworld_drawer-open", "env": {"action_repeat": 2}}'
   )
   return directory
+
+
+@pytest.fixture
+def changed(demos, tmp_path):
+  """Makes a dataset of its own of them, to be broken."""
+  from moto_tf.data import lerobot
+
+  return lambda images='png': lerobot.export(
+    demos, tmp_path, f'me/{images}', images=images
+  )

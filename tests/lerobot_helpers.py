@@ -1,10 +1,14 @@
 """Small episodes as datasets of LeRobot, and their readers."""
 
 import functools
+import json
 
 import numpy as np
+import pyarrow
+from pyarrow import parquet
 
 import moto_tf
+from moto_tf.data import lerobot
 from moto_tf.data.lerobot.reader import LeRobotReader
 
 SIZE = 16
@@ -53,3 +57,23 @@ def read(path, index=0, **changes):
 
 def image_key():
   return 'observation.images.image'
+
+
+def change_info(root, change):
+  path = root / lerobot.INFO
+  info = json.loads(path.read_text())
+  change(info)
+  path.write_text(json.dumps(info))
+
+
+def change_table(root, name, **columns):
+  """Columns of a parquet file made anew; None removes one."""
+  table = parquet.read_table(root / name)
+  for key, value in columns.items():
+    place = table.schema.get_field_index(key)
+    if value is not None:
+      value = value(table[key]) if callable(value) else value
+      table = table.set_column(place, key, pyarrow.array(value))
+    else:
+      table = table.remove_column(place)
+  parquet.write_table(table, root / name)

@@ -143,12 +143,18 @@ def test_a_finished_run_keeps_its_settings(finished, tmp_path):
     assert run.gradient_step == 12
 
 
-def test_what_actions_mean_outlives_the_demonstrations(finished, tmp_path):
-  """Checkpoints know from where imported actions were scaled."""
-  demos, logdir = tmp_path / 'demos', tmp_path / 'moto' / '0'
+def copy_demos(finished, tmp_path):
+  """Episodes as demonstrations, and ends that their actions might have."""
+  demos = tmp_path / 'demos'
   shutil.copytree(finished / 'episodes', demos)
   size = load_episode(find_episodes(demos)[0])['action'].shape[-1]
-  ends = {'low': [-2.0] * size, 'high': [9.0] * size}
+  return demos, {'low': [-2.0] * size, 'high': [9.0] * size}
+
+
+def test_what_actions_mean_outlives_the_demonstrations(finished, tmp_path):
+  """Checkpoints know from where imported actions were scaled."""
+  demos, ends = copy_demos(finished, tmp_path)
+  logdir, size = tmp_path / 'moto' / '0', len(ends['low'])
   file = demos / 'dataset.json'
   write = lambda ends: file.write_text(
     json.dumps({f'action_{name}': end for name, end in ends.items()})
@@ -184,13 +190,12 @@ def test_what_actions_mean_outlives_the_demonstrations(finished, tmp_path):
 
 
 def test_data_that_was_not_scaled_stays_so(finished, tmp_path):
-  demos, logdir = tmp_path / 'demos', tmp_path / 'moto' / '0'
-  shutil.copytree(finished / 'episodes', demos)
-  size = load_episode(find_episodes(demos)[0])['action'].shape[-1]
+  demos, ends = copy_demos(finished, tmp_path)
+  logdir = tmp_path / 'moto' / '0'
   data = {'offline_data': str(demos), 'offline_steps': 2, 'online_steps': 0}
   with make_run(tiny(logdir, **data)) as run:
     train(run)
-  ends = {'action_low': [-2.0] * size, 'action_high': [9.0] * size}
+  ends = {f'action_{name}': end for name, end in ends.items()}
   (demos / 'dataset.json').write_text(json.dumps(ends))
   with pytest.raises(ConfigError, match='are as they were recorded, those in'):
     make_run(tiny(logdir, **data | {'online_steps': 2}))
