@@ -156,8 +156,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       or 'label' not in values
       or label not in ('success', 'failure', None)
       or (start is not None and (type(start) is not int or label != 'success'))
-      or reward not in (True, False, None)
-      or type(reward) is int
+      or not isinstance(reward, bool | None)
     ):
       raise _Refused(
         400,
